@@ -1,0 +1,413 @@
+//! Endpoints: create, join, leave, delete.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::execute::{Left, execute, roll_forward, with_leftovers};
+use super::{AttachRequest, EndpointRequest, Engine, Joined, PortRequest};
+use crate::driver;
+use crate::ipam::{PoolId, Purpose};
+use crate::model::{
+    Attach, DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, ErrorClass, LinkName,
+    MacAddr, NetworkId, NetworkPhase, NetworkSpec, Reach, Result, SandboxId, StoredEndpoint,
+};
+use crate::object::Wanted;
+use crate::plan::delta;
+use crate::store::Change;
+
+impl Engine {
+    /// Makes an endpoint. Docker's endpoint at the same address of a network is a ghost of a
+    /// dockerd that died: it is removed first. The same request again is answered as done.
+    pub fn create_endpoint(&mut self, request: EndpointRequest) -> Result<EndpointSpec> {
+        let label = request.name.clone().or_else(|| request.id.map(|id| id.short()));
+        let task = format!("create endpoint \"{}\"", label.unwrap_or_default());
+        self.make_endpoint(request).map_err(|error| error.within(task))
+    }
+
+    fn make_endpoint(&mut self, request: EndpointRequest) -> Result<EndpointSpec> {
+        if let Some(existing) = request.id.and_then(|id| self.intent.endpoint(id)) {
+            let alive = existing.phase != EndpointPhase::Deleting;
+            return match alive && is_same(&existing.spec, &request) {
+                true => Ok(existing.spec.clone()),
+                false => Err(Error::conflict("", "the id belongs to another endpoint already")),
+            };
+        }
+        let network = self.ready_network(request.network)?.clone();
+        let asked = [request.v4.map(IpNet::V4), request.v6.map(IpNet::V6)];
+        for net in asked.into_iter().flatten() {
+            self.check_address(&network, net)?;
+            self.clear_address(&network, net.addr(), request.origin)?;
+        }
+        let ports = request.ports.clone();
+        let spec = self.check_endpoint(&network, request)?;
+        if let Err(error) = self.attach(&network, &spec, &ports) {
+            self.give_back(&network, &spec);
+            return Err(error);
+        }
+        if !ports.is_empty()
+            && let Err(error) = self.publish(network.id, spec.id, &ports)
+        {
+            self.delete_endpoint(network.id, spec.id)?;
+            return Err(error);
+        }
+        Ok(self.intent.endpoint(spec.id).map_or(spec, |stored| stored.spec.clone()))
+    }
+
+    fn ready_network(&self, id: NetworkId) -> Result<&NetworkSpec> {
+        let network = self.intent.network(id).ok_or_else(|| {
+            Error::not_found(format!("network \"{}\"", id.short()), "no such network")
+        })?;
+        match network.phase {
+            NetworkPhase::Ready => Ok(&network.spec),
+            NetworkPhase::Creating | NetworkPhase::Deleting => Err(Error::conflict(
+                format!("network \"{}\"", network.spec.label()),
+                "it is being removed",
+            )),
+        }
+    }
+
+    fn check_address(&self, network: &NetworkSpec, net: IpNet) -> Result<()> {
+        let doing = format!("address {}", net.addr());
+        let Some(subnet) = network.subnets.iter().find(|subnet| subnet.pool.contains(&net.addr()))
+        else {
+            let pools: Vec<_> =
+                network.subnets.iter().map(|subnet| subnet.pool.to_string()).collect();
+            return Err(Error::usage(
+                doing,
+                format!(
+                    "it is in no subnet of network \"{}\" ({})",
+                    network.label(),
+                    pools.join(", ")
+                ),
+            ));
+        };
+        if subnet.gateway == Some(net.addr()) {
+            return Err(Error::conflict(doing, "it is the network's gateway"));
+        }
+        Ok(())
+    }
+
+    fn check_endpoint(
+        &mut self,
+        network: &NetworkSpec,
+        request: EndpointRequest,
+    ) -> Result<EndpointSpec> {
+        let id = match request.id {
+            Some(id) => id,
+            None => EndpointId::from_bytes(super::random_id()?),
+        };
+        let DriverSpec::Bridge(bridge) = &network.driver;
+        let attach = match request.attach {
+            AttachRequest::HandOff => Attach::HandOff,
+            AttachRequest::Netns { path, interface, default_route } => Attach::Netns {
+                id: self.sandbox(&path)?,
+                interface: self.interface_name(&path, interface, &bridge.interface_prefix)?,
+                path,
+                default_route: default_route && network.reach == Reach::External,
+            },
+        };
+        let (v4, v6) =
+            self.choose_addresses(network, &request.v4.map(IpNet::V4), &request.v6.map(IpNet::V6))?;
+        let v4 = v4.and_then(as_v4).or(request.v4);
+        let own_mac = || match v4 {
+            Some(net) => MacAddr::from_v4(net.addr()),
+            None => MacAddr::from_id(id.as_bytes()),
+        };
+        Ok(EndpointSpec {
+            id,
+            network: network.id,
+            origin: request.origin,
+            name: request.name,
+            v4,
+            v6: v6.and_then(as_v6).or(request.v6),
+            mac: request.mac.unwrap_or_else(own_mac),
+            attach,
+            ports: Vec::new(),
+        })
+    }
+
+    /// Which namespace is at `path` now.
+    fn sandbox(&mut self, path: &Path) -> Result<SandboxId> {
+        self.kernel.sandbox(path).map_err(|error| {
+            Error::unavailable(format!("netns {}", path.display()), error.to_string())
+                .with_errno(error.errno)
+        })
+    }
+
+    /// The name inside the sandbox: the one asked for, or the prefix and the lowest number that
+    /// no endpoint of ours has there.
+    fn interface_name(
+        &self,
+        path: &Path,
+        asked: Option<LinkName>,
+        prefix: &str,
+    ) -> Result<LinkName> {
+        let used: BTreeSet<&LinkName> = self.intent.interfaces_in(path).collect();
+        let doing = || format!("interface in netns {}", path.display());
+        let Some(name) = asked else {
+            let free = (0..=used.len()).map(|number| format!("{prefix}{number}").parse());
+            let mut free = free.filter(|name| name.as_ref().is_ok_and(|name| !used.contains(name)));
+            return free
+                .next()
+                .unwrap_or_else(|| Err(format!("no name \"{prefix}…\" is free")))
+                .map_err(|why| Error::conflict(doing(), why));
+        };
+        match used.contains(&name) {
+            true => Err(Error::conflict(doing(), format!("another endpoint there is \"{name}\""))),
+            false => Ok(name),
+        }
+    }
+
+    /// Where netagent gives out a network's addresses itself: the named ones, or the next free one
+    /// of each family. Docker asks for addresses before it makes an endpoint.
+    fn choose_addresses(
+        &mut self,
+        network: &NetworkSpec,
+        v4: &Option<IpNet>,
+        v6: &Option<IpNet>,
+    ) -> Result<(Option<IpNet>, Option<IpNet>)> {
+        if !network.leases_here() {
+            if v4.is_none() && v6.is_none() {
+                return Err(Error::usage("", "dockerd gave the endpoint no address"));
+            }
+            return Ok((None, None));
+        }
+        let first = self.choose_address(network, v4, |pool| matches!(pool, IpNet::V4(_)))?;
+        let second = self.choose_address(network, v6, |pool| matches!(pool, IpNet::V6(_)));
+        match (second, first) {
+            (Ok(second), first) => Ok((first, second)),
+            (Err(error), first) => {
+                if let Some(first) = first {
+                    self.book.release_address(&PoolId::of(first), first.addr());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn choose_address(
+        &mut self,
+        network: &NetworkSpec,
+        named: &Option<IpNet>,
+        family: impl Fn(&IpNet) -> bool,
+    ) -> Result<Option<IpNet>> {
+        let subnets = network.subnets.iter().map(|subnet| subnet.pool);
+        if let Some(named) = named {
+            let Some(pool) = subnets.clone().find(|pool| pool.contains(&named.addr())) else {
+                return Ok(None);
+            };
+            return self
+                .book
+                .request_address(&PoolId::of(pool), Some(named.addr()), Purpose::Endpoint)
+                .map(Some);
+        }
+        let mut full = None;
+        for pool in subnets.filter(|pool| family(pool)) {
+            match self.book.request_address(&PoolId::of(pool), None, Purpose::Endpoint) {
+                Ok(address) => return Ok(Some(address)),
+                Err(error) => full = Some(error),
+            }
+        }
+        full.map_or(Ok(None), Err)
+    }
+
+    /// Takes back the addresses that netagent gave an endpoint, and says what to store.
+    fn give_back(&mut self, network: &NetworkSpec, endpoint: &EndpointSpec) -> Vec<Change> {
+        if !network.leases_here() {
+            return Vec::new();
+        }
+        let mut changes = Vec::new();
+        for address in endpoint.addresses() {
+            let pools = network.subnets.iter().map(|subnet| subnet.pool);
+            let Some(pool) = pools.clone().find(|pool| pool.contains(&address)) else { continue };
+            let pool = PoolId::of(pool);
+            self.book.release_address(&pool, address);
+            changes.extend(self.lease_change(&pool, address));
+        }
+        changes
+    }
+
+    /// Records the endpoint, makes it, and records that it is complete; with `ports`, which are
+    /// published next, the record of these says so.
+    fn attach(
+        &mut self,
+        network: &NetworkSpec,
+        spec: &EndpointSpec,
+        ports: &[PortRequest],
+    ) -> Result<()> {
+        let mut changes = Vec::new();
+        if network.leases_here() {
+            for net in [spec.v4.map(IpNet::V4), spec.v6.map(IpNet::V6)].into_iter().flatten() {
+                changes.extend(self.lease_change(&PoolId::of(net), net.addr()));
+            }
+        }
+        let creating = StoredEndpoint { spec: spec.clone(), phase: EndpointPhase::Creating };
+        changes.push(Change::PutEndpoint(Box::new(creating.clone())));
+        self.store.commit(&changes)?;
+        let wanted = self.endpoint_objects(network, &creating);
+        let plan = delta(&[], &wanted);
+        if let Err(error) = execute(&mut *self.kernel, &plan) {
+            return Err(self.abandon_endpoint(network, creating, error));
+        }
+        let ready = StoredEndpoint { phase: EndpointPhase::Ready, ..creating };
+        if ports.is_empty()
+            && let Err(error) = self.store.commit(&[Change::PutEndpoint(Box::new(ready.clone()))])
+        {
+            let left = roll_forward(&mut *self.kernel, &delta(&wanted, &[]));
+            return Err(self.abandon_endpoint(network, ready, with_leftovers(error, left)));
+        }
+        self.intent.put_endpoint(ready);
+        Ok(())
+    }
+
+    fn abandon_endpoint(
+        &mut self,
+        network: &NetworkSpec,
+        mut endpoint: StoredEndpoint,
+        error: Error,
+    ) -> Error {
+        let mut changes = self.give_back(network, &endpoint.spec);
+        if error.class == ErrorClass::Stuck {
+            endpoint.phase = EndpointPhase::Deleting;
+            changes.push(Change::PutEndpoint(Box::new(endpoint.clone())));
+            self.intent.put_endpoint(endpoint);
+        } else {
+            changes.push(Change::DropEndpoint(endpoint.spec.id));
+        }
+        if let Err(error) = self.store.commit(&changes) {
+            self.note("store", error.to_string());
+        }
+        error
+    }
+
+    pub(super) fn endpoint_objects(
+        &self,
+        network: &NetworkSpec,
+        endpoint: &StoredEndpoint,
+    ) -> Vec<Wanted> {
+        driver::endpoint_objects(network, &endpoint.spec, endpoint.phase, &self.facts)
+    }
+
+    /// The network and the endpoint, if both exist and belong together.
+    pub(super) fn find_endpoint(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Option<(NetworkSpec, StoredEndpoint)> {
+        let endpoint =
+            self.intent.endpoint(endpoint).filter(|known| known.spec.network == network)?;
+        Some((self.intent.network(network)?.spec.clone(), endpoint.clone()))
+    }
+
+    /// The network and the endpoint, unless it is being removed.
+    pub(super) fn living_endpoint(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<(NetworkSpec, StoredEndpoint)> {
+        let found = self.find_endpoint(network, endpoint);
+        found.filter(|(_, stored)| stored.phase != EndpointPhase::Deleting).ok_or_else(|| {
+            Error::not_found(
+                format!("endpoint \"{}\"", endpoint.short()),
+                "no such endpoint on this network",
+            )
+        })
+    }
+
+    pub(super) fn record(&mut self, endpoint: StoredEndpoint) -> Result<()> {
+        self.store.commit(&[Change::PutEndpoint(Box::new(endpoint.clone()))])?;
+        self.intent.put_endpoint(endpoint);
+        Ok(())
+    }
+
+    /// Hands the endpoint's link to dockerd.
+    pub fn join(&mut self, network: NetworkId, endpoint: EndpointId) -> Result<Joined> {
+        let (network, mut stored) = self.living_endpoint(network, endpoint)?;
+        let DriverSpec::Bridge(bridge) = &network.driver;
+        let gateway = |address: Option<IpAddr>| {
+            let address = address.filter(|_| network.reach == Reach::External)?;
+            network.gateway_for(address)
+        };
+        let v4 = gateway(stored.spec.v4.map(|net| net.addr().into()));
+        let v6 = gateway(stored.spec.v6.map(|net| net.addr().into()));
+        let joined = Joined {
+            source: driver::sandbox_end_name(stored.spec.id),
+            prefix: bridge.interface_prefix.clone(),
+            gateway: v4.and_then(|address| match address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            }),
+            gateway_v6: v6.and_then(|address| match address {
+                IpAddr::V6(address) => Some(address),
+                IpAddr::V4(_) => None,
+            }),
+        };
+        stored.phase = EndpointPhase::Joined;
+        self.record(stored)?;
+        Ok(joined)
+    }
+
+    /// dockerd takes the link out of the sandbox; published ports are withdrawn. Unknown
+    /// endpoints are no error: dockerd may say it twice.
+    pub fn leave(&mut self, network: NetworkId, endpoint: EndpointId) -> Result<()> {
+        self.withdraw(network, endpoint)?;
+        let Ok((_, mut stored)) = self.living_endpoint(network, endpoint) else { return Ok(()) };
+        stored.phase = EndpointPhase::Leaving;
+        self.record(stored)
+    }
+
+    /// Removes an endpoint with its ports; unknown ones are no error.
+    pub fn delete_endpoint(&mut self, network: NetworkId, endpoint: EndpointId) -> Result<()> {
+        let Some((network, mut stored)) = self.find_endpoint(network, endpoint) else {
+            return Ok(());
+        };
+        let wanted = self.endpoint_objects(&network, &stored);
+        stored.phase = EndpointPhase::Deleting;
+        self.record(stored.clone())?;
+        let errors = roll_forward(&mut *self.kernel, &delta(&wanted, &[]));
+        self.ports.remove(&stored.spec);
+        if let Some(Left { error, .. }) = errors.into_iter().next() {
+            let task = format!("remove endpoint \"{}\"", stored.spec.label());
+            self.note(&stored.spec.label(), error.to_string());
+            return Err(Error::new(ErrorClass::Stuck, "", error.to_string()).within(task));
+        }
+        self.forget_endpoint(&network, &stored.spec)
+    }
+
+    /// Drops the record of an endpoint whose objects are gone.
+    pub(super) fn forget_endpoint(
+        &mut self,
+        network: &NetworkSpec,
+        endpoint: &EndpointSpec,
+    ) -> Result<()> {
+        let mut changes = self.give_back(network, endpoint);
+        changes.push(Change::DropEndpoint(endpoint.id));
+        self.intent.remove_endpoint(endpoint.id);
+        self.store.commit(&changes)
+    }
+}
+
+fn as_v4(net: IpNet) -> Option<ipnet::Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Some(net),
+        IpNet::V6(_) => None,
+    }
+}
+
+fn as_v6(net: IpNet) -> Option<ipnet::Ipv6Net> {
+    match net {
+        IpNet::V6(net) => Some(net),
+        IpNet::V4(_) => None,
+    }
+}
+
+fn is_same(spec: &EndpointSpec, request: &EndpointRequest) -> bool {
+    spec.network == request.network
+        && spec.origin == request.origin
+        && (request.v4.is_none() || spec.v4 == request.v4)
+        && (request.v6.is_none() || spec.v6 == request.v6)
+        && request.mac.is_none_or(|mac| mac == spec.mac)
+}

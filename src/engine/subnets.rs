@@ -1,0 +1,214 @@
+//! Subnets of a new network: chosen, checked, reserved.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Engine, NetworkRequest, SubnetRequest};
+use crate::ipam::{PoolId, Purpose};
+use crate::model::{Error, Ipam, NetworkSpec, Origin, Result, Subnet};
+use crate::object::Family;
+use crate::store::Change;
+
+impl Engine {
+    /// The subnets of a new network: those asked for, checked, or free ones; reserved where
+    /// netagent gives out their addresses.
+    pub(super) fn subnets(&mut self, request: &NetworkRequest) -> Result<Vec<Subnet>> {
+        let mut asked = request.subnets.clone();
+        if request.ipam == Ipam::Netagent && request.origin == Origin::Netagent {
+            for (family, enabled) in [(Family::V4, request.v4), (Family::V6, request.v6)] {
+                let has = asked.iter().any(|subnet| family_of(subnet.pool) == family);
+                if enabled && !has {
+                    asked.push(self.choose_subnet(family)?);
+                }
+            }
+        }
+        if asked.is_empty() {
+            return Err(Error::usage("", "the network has no subnet: name one with --subnet"));
+        }
+        if (request.origin, request.ipam) == (Origin::Docker, Ipam::Dockerd) {
+            self.clear_subnets(&asked)?;
+        }
+        for (at, subnet) in asked.iter().enumerate() {
+            self.check_subnet(subnet, asked.get(..at).unwrap_or_default())?;
+        }
+        match (request.origin, request.ipam) {
+            (Origin::Netagent, Ipam::Netagent) => {
+                asked.into_iter().map(|subnet| self.reserve(subnet)).collect()
+            }
+            (Origin::Docker, _) | (_, Ipam::Dockerd) => Ok(asked.into_iter().map(plain).collect()),
+        }
+    }
+
+    fn choose_subnet(&mut self, family: Family) -> Result<SubnetRequest> {
+        let taken = self.taken();
+        let pools = &self.settings.default_pools;
+        let pool = self.book.request_pool(None, None, family, &taken, pools)?;
+        let net = pool.net();
+        // It is asked for again by name below, with all that belongs to it.
+        self.book.release_pool(&pool)?;
+        Ok(SubnetRequest { pool: net, gateway: None, range: None, aux: Default::default() })
+    }
+
+    /// Subnets that routes, addresses, Docker's networks or ours use.
+    pub(super) fn taken(&self) -> BTreeSet<IpNet> {
+        let ours = self.intent.networks().flat_map(|known| &known.spec.subnets);
+        let mut taken: BTreeSet<IpNet> = ours.map(|subnet| subnet.pool).collect();
+        taken.extend(&self.facts.taken);
+        taken.extend(&self.docker_subnets);
+        taken
+    }
+
+    fn check_subnet(&self, subnet: &SubnetRequest, earlier: &[SubnetRequest]) -> Result<()> {
+        let SubnetRequest { pool, gateway, range, aux } = subnet;
+        let doing = format!("subnet {pool}");
+        if *pool != pool.trunc() {
+            let right = pool.trunc();
+            return Err(Error::usage(doing, format!("it has host bits set; it should be {right}")));
+        }
+        if unusable(pool) {
+            return Err(Error::usage(
+                doing,
+                "a bridge cannot use loopback, multicast, link-local or reserved addresses",
+            ));
+        }
+        if let Some(range) = range
+            && (!pool.contains(range))
+        {
+            return Err(Error::usage(doing, format!("it does not contain the ip-range {range}")));
+        }
+        let named = gateway.iter().map(|address| ("gateway", address));
+        let named = named.chain(aux.iter().map(|(name, address)| (name.as_str(), address)));
+        for (name, address) in named {
+            if !pool.contains(address) || is_edge(pool, *address) {
+                return Err(Error::usage(
+                    doing,
+                    format!("it has no host address {address} (\"{name}\")"),
+                ));
+            }
+        }
+        if let Some(other) = earlier.iter().find(|other| overlap(&other.pool, pool)) {
+            return Err(Error::usage(
+                doing,
+                format!("it overlaps {} of the same network", other.pool),
+            ));
+        }
+        for known in self.intent.networks() {
+            if let Some(other) = known.spec.subnets.iter().find(|other| overlap(&other.pool, pool))
+            {
+                return Err(Error::conflict(
+                    doing,
+                    format!("it overlaps {} of network \"{}\"", other.pool, known.spec.label()),
+                )
+                .advise("choose another subnet, or leave it out to get a free one"));
+            }
+        }
+        if let Some(route) = self.facts.taken.iter().find(|taken| pool.contains(*taken)) {
+            return Err(Error::conflict(
+                doing,
+                format!("the host already uses {route}: containers would cut it off"),
+            )
+            .advise("choose another subnet, or leave it out to get a free one"));
+        }
+        Ok(())
+    }
+
+    /// Takes the pool, the gateway and the auxiliary addresses out of the book.
+    fn reserve(&mut self, subnet: SubnetRequest) -> Result<Subnet> {
+        let SubnetRequest { pool, gateway, range, aux } = subnet;
+        let family = family_of(pool);
+        let id = self.book.request_pool(Some(pool), range, family, &Default::default(), &[])?;
+        for address in aux.values() {
+            self.book.request_address(&id, Some(*address), Purpose::Auxiliary)?;
+        }
+        let gateway = self.book.request_address(&id, gateway, Purpose::Gateway)?.addr();
+        Ok(Subnet { pool, gateway: Some(gateway), range, aux })
+    }
+
+    /// Takes the pools of networks made here up again where the book has lost them: they die with
+    /// the boot, the networks do not.
+    pub(super) fn restore_pools(&mut self) -> Result<()> {
+        let here =
+            self.intent.networks().map(|known| &known.spec).filter(|spec| spec.leases_here());
+        let lost = |spec: &NetworkSpec| {
+            spec.subnets.iter().any(|subnet| self.book.pool(&PoolId::of(subnet.pool)).is_none())
+        };
+        let networks: Vec<NetworkSpec> = here.filter(|spec| lost(spec)).cloned().collect();
+        for network in networks {
+            for subnet in &network.subnets {
+                self.restore_pool(&network, subnet)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_pool(&mut self, network: &NetworkSpec, subnet: &Subnet) -> Result<()> {
+        let id = PoolId::of(subnet.pool);
+        if self.book.pool(&id).is_some() {
+            return Ok(());
+        }
+        let family = family_of(subnet.pool);
+        self.book.request_pool(Some(subnet.pool), subnet.range, family, &BTreeSet::new(), &[])?;
+        for address in subnet.aux.values() {
+            self.book.request_address(&id, Some(*address), Purpose::Auxiliary)?;
+        }
+        if subnet.gateway.is_some() {
+            self.book.request_address(&id, subnet.gateway, Purpose::Gateway)?;
+        }
+        let endpoints = self.intent.endpoints_of(network.id);
+        let addresses: Vec<IpAddr> = endpoints.flat_map(|known| known.spec.addresses()).collect();
+        for address in addresses.into_iter().filter(|address| subnet.pool.contains(address)) {
+            self.book.request_address(&id, Some(address), Purpose::Endpoint)?;
+        }
+        let pool = self.book.pool(&id).cloned();
+        let change = pool.map(|pool| Change::PutPool(Box::new(pool)));
+        self.store.commit(change.as_slice())
+    }
+}
+
+fn plain(subnet: SubnetRequest) -> Subnet {
+    let SubnetRequest { pool, gateway, range, aux } = subnet;
+    Subnet { pool, gateway, range, aux }
+}
+
+fn family_of(net: IpNet) -> Family {
+    match net {
+        IpNet::V4(_) => Family::V4,
+        IpNet::V6(_) => Family::V6,
+    }
+}
+
+/// Whether two nets share an address: then one contains the other.
+pub(super) fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+/// What no link can have addresses of (IANA special-purpose address registries): this network,
+/// loopback, link-local, multicast, reserved, IPv4 in IPv6.
+const UNUSABLE: [&str; 9] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/8",
+    "::ffff:0:0/96",
+    "fe80::/10",
+    "ff00::/8",
+];
+
+fn unusable(pool: &IpNet) -> bool {
+    UNUSABLE.iter().filter_map(|net| net.parse().ok()).any(|net| overlap(pool, &net))
+}
+
+/// Network and broadcast address of an IPv4 subnet that has them.
+fn is_edge(pool: &IpNet, address: IpAddr) -> bool {
+    match pool {
+        IpNet::V4(net) if net.prefix_len() < 31 => {
+            address == IpAddr::V4(net.network()) || address == IpAddr::V4(net.broadcast())
+        }
+        IpNet::V4(_) => false,
+        IpNet::V6(net) => net.prefix_len() < 127 && address == IpAddr::V6(net.network()),
+    }
+}

@@ -1,0 +1,83 @@
+//! The kernel as one trait: values in, values out.
+//!
+//! [`linux`] is the host, [`fake`] an in-memory host that knows the kernel's rules, [`faulty`] wraps
+//! either and fails where it is told to. Only the engine calls it.
+
+pub mod fake;
+pub mod faulty;
+
+use std::fmt;
+use std::path::Path;
+
+use crate::model::{Facts, SandboxId};
+use crate::object::{ObjectKey, Op};
+use crate::plan::Observed;
+
+/// What an observation covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything of ours, and whatever holds these keys.
+    Everything(Vec<ObjectKey>),
+    /// Whatever holds these keys, nothing else.
+    Keys(Vec<ObjectKey>),
+}
+
+/// How one operation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect.
+    Done,
+    /// It was tried and failed. Whether it took effect is for an observation of its key to say.
+    Failed(KernelError),
+    /// An operation before it failed, so it was not tried.
+    NotTried,
+}
+
+/// The kernel's refusal, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelError {
+    /// errno, positive; 0 where no system call failed.
+    pub errno: i32,
+    /// What the kernel or we add: the extended ack, the colliding owner.
+    pub text: String,
+}
+
+impl KernelError {
+    /// An errno with what is known besides.
+    pub fn new(errno: i32, text: impl Into<String>) -> Self {
+        Self { errno, text: text.into() }
+    }
+}
+
+/// `EBUSY: device is enslaved`, or the errno's own sentence where there is no text.
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = nix::errno::Errno::from_raw(self.errno);
+        match (self.errno, self.text.as_str()) {
+            (0, text) => f.write_str(text),
+            (_, "") => write!(f, "{errno:?}: {}", errno.desc()),
+            (_, text) => write!(f, "{errno:?}: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+/// Everything netagent reads from and does to a host.
+pub trait Kernel: Send {
+    /// Reads what planning must know.
+    fn facts(&mut self) -> Result<Facts, KernelError>;
+
+    /// Reads what is there.
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, KernelError>;
+
+    /// Which namespace is at this path; an error where there is none, or it is the host's own.
+    fn sandbox(&mut self, path: &Path) -> Result<SandboxId, KernelError>;
+
+    /// Performs the operations in order and stops at the first failure; the answer has one outcome
+    /// an operation. Consecutive firewall operations are one transaction: all or none of them.
+    fn perform(&mut self, ops: &[Op]) -> Vec<Outcome>;
+
+    /// How many links that were taken out of service still wait to be deleted.
+    fn garbage(&mut self) -> usize;
+}

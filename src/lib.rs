@@ -1,0 +1,14 @@
+//! Host networking for containers over netlink.
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod driver;
+pub mod engine;
+pub mod firewall;
+pub mod ipam;
+pub mod kernel;
+pub mod model;
+pub mod object;
+pub mod plan;
+pub mod store;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,23 @@
+//! What a user asks for, in types that cannot hold nonsense.
+//!
+//! Pure values: no kernel, no clock, no serialisation (each front door and the store has its own
+//! records). Everything else in the tree builds on these words; read `spec` first.
+
+mod error;
+mod facts;
+mod ids;
+mod intent;
+mod names;
+mod spec;
+mod units;
+
+pub use error::{Error, ErrorClass, Result, nearest};
+pub use facts::{Facts, Needs, Uplink};
+pub use ids::{EndpointId, IdError, NetworkId};
+pub use intent::{EndpointPhase, Intent, NetworkPhase, SavedSysctl, StoredEndpoint, StoredNetwork};
+pub use names::{LinkName, NetworkName};
+pub use spec::{
+    Attach, BridgeSpec, DriverSpec, EndpointSpec, Icc, Ipam, Masquerade, NetworkSpec, Origin,
+    PortRange, Protocol, Published, Reach, SandboxId, Subnet,
+};
+pub use units::{MacAddr, Mark, Mtu};

@@ -1,0 +1,11 @@
+//! The engine on the in-memory host: what each request does, and what is left when it fails or the
+//! agent dies at any step.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod crash;
+mod disk;
+mod goldens;
+mod kit;
+mod requests;
+mod rollback;
+mod scenarios;

@@ -1,0 +1,322 @@
+//! What users ask for, each as a host made ready and one action on it. Goldens, rollback and crash
+//! tests all run over this list.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use netagent::engine::{
+    AttachRequest, EndpointRequest, Engine, Mode, NetworkRequest, PortRequest, SubnetRequest,
+};
+use netagent::kernel::fake::Fake;
+use netagent::model::{EndpointId, Ipam, NetworkId, Origin, PortRange, Protocol, Reach, Result};
+
+/// One scenario.
+pub struct Scenario {
+    /// Its golden is `tests/cases/NAME.txt`.
+    pub name: &'static str,
+    /// Makes the host ready; not under test.
+    pub ready: fn(&mut Engine, &Fake),
+    /// What is under test.
+    pub action: fn(&mut Engine) -> Result<()>,
+    /// What a failure in it leaves.
+    pub kind: Kind,
+}
+
+/// What a failed or unfinished action leaves.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// Nothing: what was done is taken back.
+    Making,
+    /// Something: a reconcile finishes it.
+    Removing,
+    /// The host as before, or as its first half (this one) leaves it: first something goes, then
+    /// something is made.
+    Replacing(fn(&mut Engine) -> Result<()>),
+    /// It changes records alone.
+    Recording,
+}
+
+pub const WEB: NetworkId = NetworkId::from_bytes([0x3f; 32]);
+pub const DB: NetworkId = NetworkId::from_bytes([0xdb; 32]);
+pub const ONE: EndpointId = EndpointId::from_bytes([0x01; 32]);
+pub const TWO: EndpointId = EndpointId::from_bytes([0x02; 32]);
+pub const SANDBOX: &str = "/run/netns/box";
+
+pub fn network(id: NetworkId, name: &str, pool: &str) -> NetworkRequest {
+    NetworkRequest {
+        id: Some(id),
+        name: Some(name.parse().unwrap()),
+        origin: Origin::Netagent,
+        driver: "bridge".into(),
+        ipam: Ipam::Netagent,
+        subnets: vec![subnet(pool)],
+        v6: false,
+        v4: true,
+        reach: Reach::External,
+        labels: Default::default(),
+        options: Default::default(),
+        created_ms: 1_790_000_000_000,
+    }
+}
+
+pub fn subnet(pool: &str) -> SubnetRequest {
+    SubnetRequest {
+        pool: pool.parse().unwrap(),
+        gateway: None,
+        range: None,
+        aux: Default::default(),
+    }
+}
+
+/// A network as dockerd asks for it: it has chosen the gateway, and tells no name.
+pub fn docker_network(id: NetworkId, pool: &str, gateway: &str) -> NetworkRequest {
+    let gateway: Option<IpAddr> = Some(gateway.parse().unwrap());
+    NetworkRequest {
+        name: None,
+        origin: Origin::Docker,
+        driver: "netagent".into(),
+        ipam: Ipam::Dockerd,
+        subnets: vec![SubnetRequest { gateway, ..subnet(pool) }],
+        ..network(id, "unused", pool)
+    }
+}
+
+pub fn docker_endpoint(id: EndpointId, network: NetworkId, address: &str) -> EndpointRequest {
+    EndpointRequest {
+        id: Some(id),
+        network,
+        origin: Origin::Docker,
+        name: None,
+        v4: Some(address.parse().unwrap()),
+        v6: None,
+        mac: None,
+        attach: AttachRequest::HandOff,
+        ports: vec![],
+    }
+}
+
+pub fn sandboxed(id: EndpointId, network: NetworkId, ports: Vec<PortRequest>) -> EndpointRequest {
+    EndpointRequest {
+        id: Some(id),
+        network,
+        origin: Origin::Netagent,
+        name: Some("box".into()),
+        v4: None,
+        v6: None,
+        mac: None,
+        attach: AttachRequest::Netns { path: SANDBOX.into(), interface: None, default_route: true },
+        ports,
+    }
+}
+
+pub fn port(host: u16, container: u16) -> PortRequest {
+    PortRequest {
+        protocol: Protocol::Tcp,
+        host: None,
+        container,
+        host_ports: PortRange::single(host),
+    }
+}
+
+pub fn create(engine: &mut Engine, request: NetworkRequest) -> Result<()> {
+    engine.create_network(request, Mode::Apply).map(drop)
+}
+
+fn nothing(_: &mut Engine, _: &Fake) {}
+
+fn with_web(engine: &mut Engine, _: &Fake) {
+    create(engine, network(WEB, "web", "10.1.0.0/24")).unwrap();
+}
+
+fn with_internal(engine: &mut Engine, _: &Fake) {
+    create(engine, internal()).unwrap();
+}
+
+fn internal() -> NetworkRequest {
+    NetworkRequest { reach: Reach::Internal, ..network(DB, "db", "10.2.0.0/24") }
+}
+
+fn dual_stack() -> NetworkRequest {
+    let mut request = network(WEB, "web", "10.1.0.0/24");
+    request.subnets.push(subnet("fd00:1::/64"));
+    request
+}
+
+fn with_dual_stack_sandbox(engine: &mut Engine, host: &Fake) {
+    create(engine, dual_stack()).unwrap();
+    host.add_namespace(SANDBOX);
+}
+
+fn with_docker_endpoint(engine: &mut Engine, host: &Fake) {
+    with_docker_network(engine, host);
+    engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).unwrap();
+}
+
+fn with_docker_network(engine: &mut Engine, _: &Fake) {
+    create(engine, docker_network(WEB, "172.18.0.0/16", "172.18.0.1")).unwrap();
+}
+
+fn with_docker_container(engine: &mut Engine, host: &Fake) {
+    with_docker_endpoint(engine, host);
+    let joined = engine.join(WEB, ONE).unwrap();
+    assert!(host.hand_over(&joined.source, "/var/run/docker/netns/c1"));
+}
+
+fn with_published(engine: &mut Engine, host: &Fake) {
+    with_docker_container(engine, host);
+    engine.publish(WEB, ONE, &[port(8080, 80)]).unwrap();
+}
+
+fn with_sandbox(engine: &mut Engine, host: &Fake) {
+    with_web(engine, host);
+    host.add_namespace(SANDBOX);
+}
+
+fn publish_many(engine: &mut Engine) -> Result<()> {
+    let loopback = PortRequest { host: Some(Ipv4Addr::LOCALHOST), ..port(8443, 443) };
+    let udp = PortRequest { protocol: Protocol::Udp, ..port(5353, 53) };
+    let ephemeral = PortRequest { host_ports: None, ..port(1, 7000) };
+    let range = (9000..=9002).map(|number| port(number, number));
+    let mut ports = vec![port(8080, 80), loopback, udp, ephemeral];
+    ports.extend(range);
+    engine.publish(WEB, ONE, &ports)
+}
+
+/// Every scenario.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "bridge/first_network",
+        ready: nothing,
+        action: |engine| create(engine, network(WEB, "web", "10.1.0.0/24")),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/second_network",
+        ready: with_web,
+        action: |engine| create(engine, network(DB, "db", "10.2.0.0/24")),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/internal",
+        ready: nothing,
+        action: |engine| create(engine, internal()),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/first_external_network",
+        ready: with_internal,
+        action: |engine| create(engine, network(WEB, "web", "10.1.0.0/24")),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/dual_stack_network",
+        ready: nothing,
+        action: |engine| create(engine, dual_stack()),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/every_option",
+        ready: nothing,
+        action: |engine| {
+            let mut request = network(WEB, "web", "10.1.0.0/24");
+            request.subnets.push(subnet("fd00:1::/64"));
+            let options = [
+                ("com.docker.network.bridge.name", "br-web"),
+                ("com.docker.network.bridge.enable_icc", "false"),
+                ("com.docker.network.bridge.enable_ip_masquerade", "false"),
+                ("com.docker.network.bridge.host_binding_ipv4", "127.0.0.1"),
+                ("com.docker.network.driver.mtu", "1400"),
+                ("com.docker.network.container_iface_prefix", "net"),
+            ];
+            request.options = options.map(|(key, value)| (key.into(), value.into())).into();
+            create(engine, request)
+        },
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/docker_endpoint",
+        ready: with_docker_network,
+        action: |engine| {
+            engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).map(drop)
+        },
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/sandbox_endpoint_with_port",
+        ready: with_sandbox,
+        action: |engine| {
+            engine.create_endpoint(sandboxed(ONE, WEB, vec![port(8080, 80)])).map(drop)
+        },
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/dual_stack_endpoint",
+        ready: with_dual_stack_sandbox,
+        action: |engine| engine.create_endpoint(sandboxed(ONE, WEB, vec![])).map(drop),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/join",
+        ready: with_docker_endpoint,
+        action: |engine| engine.join(WEB, ONE).map(drop),
+        kind: Kind::Recording,
+    },
+    Scenario {
+        name: "bridge/endpoint_at_a_ghosts_address",
+        ready: with_published,
+        action: |engine| {
+            engine.create_endpoint(docker_endpoint(TWO, WEB, "172.18.0.2/16")).map(drop)
+        },
+        kind: Kind::Replacing(|engine| engine.delete_endpoint(WEB, ONE)),
+    },
+    Scenario {
+        name: "bridge/publish",
+        ready: with_docker_container,
+        action: publish_many,
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/publish_other_ports",
+        ready: with_published,
+        action: |engine| engine.publish(WEB, ONE, &[port(8081, 80)]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/withdraw",
+        ready: with_published,
+        action: |engine| engine.withdraw(WEB, ONE),
+        kind: Kind::Removing,
+    },
+    Scenario {
+        name: "bridge/leave",
+        ready: with_published,
+        action: |engine| engine.leave(WEB, ONE),
+        kind: Kind::Removing,
+    },
+    Scenario {
+        name: "bridge/delete_endpoint",
+        ready: with_published,
+        action: |engine| engine.delete_endpoint(WEB, ONE),
+        kind: Kind::Removing,
+    },
+    Scenario {
+        name: "bridge/delete_network",
+        ready: with_web,
+        action: |engine| engine.delete_network(WEB, Mode::Apply).map(drop),
+        kind: Kind::Removing,
+    },
+    Scenario {
+        name: "bridge/delete_last_external_network",
+        ready: |engine, host| {
+            with_internal(engine, host);
+            with_web(engine, host);
+        },
+        action: |engine| engine.delete_network(WEB, Mode::Apply).map(drop),
+        kind: Kind::Removing,
+    },
+    Scenario {
+        name: "bridge/delete_docker_network_with_ghost",
+        ready: with_published,
+        action: |engine| engine.delete_network(WEB, Mode::Apply).map(drop),
+        kind: Kind::Removing,
+    },
+];
