@@ -5,6 +5,7 @@
 
 pub mod fake;
 pub mod faulty;
+pub mod linux;
 
 use std::fmt;
 use std::path::Path;

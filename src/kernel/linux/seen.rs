@@ -1,0 +1,294 @@
+//! Links, addresses and routes as the kernel tells them: the attributes we need, nothing more.
+//!
+//! Total: a malformed or unknown attribute is passed over (uapi linux/if_link.h, if_addr.h,
+//! rtnetlink.h).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::MacAddr;
+use crate::object::MARK_PREFIX;
+
+/// IFLA_GROUP of links of ours ("na" in ASCII): says whose a link is before it has its alias.
+pub const OUR_GROUP: u32 = 0x6e61;
+/// IFLA_GROUP of links taken out of service, waiting to be deleted together.
+pub const GARBAGE_GROUP: u32 = 0x6e67;
+/// `rtm_protocol` of our routes: not assigned in `rt_protos` of iproute2 6.
+pub const OUR_ROUTES: u8 = 110;
+
+/// IFF_UP.
+const UP: u32 = 1;
+/// RTN_UNICAST.
+const UNICAST: u8 = 1;
+/// RT_TABLE_MAIN.
+const MAIN: u32 = 254;
+/// RT_TABLE_LOCAL.
+const LOCAL: u32 = 255;
+/// RTM_F_CLONED: a cache entry, not a route.
+const CLONED: u32 = 0x200;
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SeenLink {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// IFLA_IFALIAS, empty where there is none.
+    pub alias: String,
+    /// IFLA_GROUP.
+    pub group: u32,
+    /// IFLA_MTU.
+    pub mtu: u32,
+    /// IFLA_ADDRESS, where it is an Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// Index of the link it is a port of.
+    pub master: Option<u32>,
+    /// IFLA_INFO_KIND: `bridge`, `veth`; empty for hardware.
+    pub kind: String,
+    /// IFF_UP.
+    pub up: bool,
+    /// IFLA_BR_NF_CALL_IPTABLES.
+    pub filter_bridged: bool,
+    /// IFLA_BRPORT_MODE.
+    pub hairpin: bool,
+    /// IFLA_BRPORT_ISOLATED.
+    pub isolated: bool,
+    /// Index of a veth's other end, where that is in the same namespace.
+    pub peer: Option<u32>,
+}
+
+impl SeenLink {
+    /// From the payload of RTM_NEWLINK.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let mut link = Self {
+            index: u32_at(payload, 4)?,
+            up: u32_at(payload, 8)? & UP != 0,
+            ..Self::default()
+        };
+        let mut other_end = None;
+        let mut elsewhere = false;
+        for (kind, value) in attributes(payload.get(16..)?) {
+            match kind {
+                1 => link.mac = value.try_into().ok().and_then(MacAddr::new),
+                3 => link.name = text(value),
+                4 => link.mtu = u32_at(value, 0).unwrap_or_default(),
+                5 => other_end = u32_at(value, 0),
+                10 => link.master = u32_at(value, 0).filter(|index| *index != 0),
+                18 => link.parse_info(value),
+                20 => link.alias = text(value),
+                27 => link.group = u32_at(value, 0).unwrap_or_default(),
+                37 => elsewhere = true,
+                _ => {}
+            }
+        }
+        link.peer = other_end.filter(|index| !elsewhere && *index != 0);
+        Some(link)
+    }
+
+    /// IFLA_LINKINFO: kind, a bridge's data, a port's data.
+    fn parse_info(&mut self, info: &[u8]) {
+        for (kind, value) in attributes(info) {
+            match kind {
+                1 => self.kind = text(value),
+                2 if self.kind == "bridge" => {
+                    self.filter_bridged = attributes(value).any(|found| found == (36, &[1]));
+                }
+                5 => {
+                    for (kind, value) in attributes(value) {
+                        match kind {
+                            4 => self.hairpin = value == [1],
+                            33 => self.isolated = value == [1],
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether it carries our mark: the alias, or the group that it is born with.
+    pub fn is_ours(&self) -> bool {
+        self.is_marked() || matches!(self.group, OUR_GROUP | GARBAGE_GROUP)
+    }
+
+    /// Whether it carries our alias, as every finished link of ours does.
+    pub fn is_marked(&self) -> bool {
+        self.alias.starts_with(MARK_PREFIX) && self.group != GARBAGE_GROUP
+    }
+}
+
+/// An address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenAddress {
+    /// Index of its link.
+    pub link: u32,
+    /// Address and prefix length.
+    pub net: IpNet,
+}
+
+impl SeenAddress {
+    /// From the payload of RTM_NEWADDR.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let prefix = *payload.get(1)?;
+        let link = u32_at(payload, 4)?;
+        let (mut address, mut local) = (None, None);
+        for (kind, value) in attributes(payload.get(8..)?) {
+            match kind {
+                1 => address = ip(value),
+                2 => local = ip(value),
+                _ => {}
+            }
+        }
+        // On a point-to-point link IFA_ADDRESS is the other side's.
+        let net = IpNet::new(local.or(address)?, prefix).ok()?;
+        Some(Self { link, net })
+    }
+
+    /// Whether the kernel made it by itself and for one link only: fe80::/10.
+    pub fn is_link_local(&self) -> bool {
+        is_link_local(self.net.addr())
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenRoute {
+    /// Its table.
+    pub table: u32,
+    /// `rtm_protocol`: who made it.
+    pub protocol: u8,
+    /// Whether packets are sent on, rather than refused.
+    pub unicast: bool,
+    /// Where to; prefix length 0 for the default route.
+    pub destination: IpNet,
+    /// Next hop, where there is one.
+    pub via: Option<IpAddr>,
+    /// Indices of the links it leaves by.
+    pub links: Vec<u32>,
+}
+
+impl SeenRoute {
+    /// From the payload of RTM_NEWROUTE; `None` for what is no route to a net: cache entries,
+    /// multicast and link-local destinations, and the local table.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let family = *payload.first()?;
+        let prefix = *payload.get(1)?;
+        let mut table = u32::from(*payload.get(4)?);
+        if u32_at(payload, 8)? & CLONED != 0 {
+            return None;
+        }
+        let mut destination = match family {
+            2 => IpAddr::from([0; 4]),
+            10 => IpAddr::from([0; 16]),
+            _ => return None,
+        };
+        let mut via = None;
+        let mut links = Vec::new();
+        for (kind, value) in attributes(payload.get(12..)?) {
+            match kind {
+                1 => destination = ip(value)?,
+                4 => links.extend(u32_at(value, 0)),
+                5 => via = ip(value),
+                9 => links.extend(next_hops(value)),
+                15 => table = u32_at(value, 0)?,
+                _ => {}
+            }
+        }
+        let wanted = table != LOCAL && !destination.is_multicast() && !is_link_local(destination);
+        wanted.then_some(Self {
+            table,
+            protocol: *payload.get(5)?,
+            unicast: *payload.get(7)? == UNICAST,
+            destination: IpNet::new(destination, prefix).ok()?,
+            via,
+            links,
+        })
+    }
+
+    /// Whether it is a route of the main table that sends packets on.
+    pub fn is_main(&self) -> bool {
+        self.table == MAIN && self.unicast
+    }
+
+    /// Whether it is a default route.
+    pub fn is_default(&self) -> bool {
+        self.destination.prefix_len() == 0
+    }
+}
+
+/// Links of RTA_MULTIPATH (struct rtnexthop: length, flags, hops, index).
+fn next_hops(mut bytes: &[u8]) -> Vec<u32> {
+    let mut links = Vec::new();
+    while let (Some(length), Some(index)) = (u16_at(bytes, 0), u32_at(bytes, 4)) {
+        links.push(index);
+        bytes = bytes.get(usize::from(length.max(8)).next_multiple_of(4)..).unwrap_or_default();
+    }
+    links
+}
+
+/// The attributes in `bytes`, type without flags and value; ends at the first malformed one.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0)?);
+        let kind = u16_at(bytes, 2)? & 0x3fff;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
+}
+
+fn text(value: &[u8]) -> String {
+    let end = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(end).into_owned()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cut_off_and_malformed_messages_are_no_panic() {
+        let mut message = vec![0u8; 16];
+        message.extend([8, 0, 4, 0, 0xdc, 5, 0, 0, 200, 0, 3, 0, b'x']);
+        for end in 0..message.len() {
+            let _ = SeenLink::parse(&message[..end]);
+            let _ = SeenAddress::parse(&message[..end]);
+            let _ = SeenRoute::parse(&message[..end]);
+        }
+        let link = SeenLink::parse(&message).unwrap();
+        assert_eq!((link.mtu, link.name.as_str()), (1500, ""));
+    }
+
+    #[test]
+    fn a_link_in_the_garbage_is_ours_and_no_longer_marked() {
+        let link = SeenLink {
+            alias: format!("{MARK_PREFIX}a"),
+            group: GARBAGE_GROUP,
+            ..SeenLink::default()
+        };
+        assert!(link.is_ours() && !link.is_marked());
+    }
+}

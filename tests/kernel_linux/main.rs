@@ -1,0 +1,12 @@
+//! The real kernel, each test in network namespaces of its own.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers")]
+
+#[macro_use]
+mod rig;
+
+mod converge;
+mod host;
+mod links;
+mod sandboxes;
+mod whole;
