@@ -1,9 +1,11 @@
 //! Host networking for containers over netlink.
 #![doc = include_str!("ARCHITECTURE.md")]
 
+pub mod docker;
 pub mod driver;
 pub mod engine;
 pub mod firewall;
+pub mod http;
 pub mod ipam;
 pub mod kernel;
 pub mod model;
