@@ -1,6 +1,10 @@
 //! Host networking for containers over netlink.
 #![doc = include_str!("ARCHITECTURE.md")]
 
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod docker;
 pub mod driver;
 pub mod engine;

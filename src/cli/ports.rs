@@ -1,0 +1,95 @@
+//! `ports`: every published port and whose it is.
+
+use serde_json::{Value, json};
+
+use super::output::{self, Column, Form, Output};
+use crate::api::client::Client;
+use crate::api::wire::Port;
+use crate::model::Result;
+
+/// What `ports` takes.
+#[derive(Debug, clap::Args)]
+pub struct PortsArgs {
+    /// `json`, `table TEMPLATE`, or a Go template, e.g. '{{.Host}} {{.Endpoint}}'
+    #[arg(long)]
+    format: Option<String>,
+}
+
+/// Names in templates, and headings.
+const COLUMNS: &[Column] = &[
+    ("Host", "HOST"),
+    ("Proto", "PROTO"),
+    ("Container", "CONTAINER"),
+    ("Endpoint", "ENDPOINT"),
+    ("Network", "NETWORK"),
+    ("EndpointID", "ENDPOINT ID"),
+];
+
+pub(super) async fn run(args: PortsArgs, client: &Client, form: Form) -> Result<Output> {
+    let ports = client.ports().await?;
+    shown(&ports, &args, form).map(Output::new)
+}
+
+fn shown(ports: &[Port], args: &PortsArgs, form: Form) -> Result<String> {
+    match (form, &args.format) {
+        (Form::Json, None) => output::json(ports),
+        (Form::Text, None) => {
+            let headings: Vec<&str> = COLUMNS.iter().take(5).map(|(_, heading)| *heading).collect();
+            let row = |port: &Port| {
+                vec![
+                    host(port),
+                    port.protocol.clone(),
+                    container(port),
+                    port.endpoint.clone(),
+                    port.network.clone(),
+                ]
+            };
+            Ok(output::table(&headings, ports.iter().map(row).collect()))
+        }
+        (Form::Text | Form::Json, Some(format)) => {
+            let row = |port: &Port| {
+                json!({
+                    "Host": host(port),
+                    "Proto": port.protocol,
+                    "Container": container(port),
+                    "Endpoint": port.endpoint,
+                    "Network": port.network,
+                    "EndpointID": port.endpoint_id,
+                })
+            };
+            let rows: Vec<Value> = ports.iter().map(row).collect();
+            output::formatted(format, COLUMNS, &rows)
+        }
+    }
+}
+
+fn host(port: &Port) -> String {
+    format!("{}:{}", port.host_ip, port.host_ports)
+}
+
+fn container(port: &Port) -> String {
+    format!("{}:{}", port.container_ip, port.container_ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_port_is_a_row() {
+        let port = json!({
+            "HostIP": "0.0.0.0", "HostPorts": "8000-8010", "Protocol": "tcp",
+            "ContainerIP": "10.1.0.2", "ContainerPorts": "80-90", "Endpoint": "web-1",
+            "EndpointID": "3f", "Network": "web",
+        });
+        let ports: Vec<Port> = vec![serde_json::from_value(port).unwrap()];
+        assert_eq!(
+            shown(&ports, &PortsArgs { format: None }, Form::Text).unwrap(),
+            "HOST                PROTO   CONTAINER        ENDPOINT   NETWORK\n\
+             0.0.0.0:8000-8010   tcp     10.1.0.2:80-90   web-1      web\n"
+        );
+        let format = Some("{{.Host}} {{.EndpointID}}".to_owned());
+        let text = shown(&ports, &PortsArgs { format }, Form::Text).unwrap();
+        assert_eq!(text, "0.0.0.0:8000-8010 3f\n");
+    }
+}
