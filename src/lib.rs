@@ -16,5 +16,3 @@ pub mod model;
 pub mod object;
 pub mod plan;
 pub mod store;
-#[cfg(test)]
-mod testing;

@@ -256,7 +256,7 @@ fn the_fake_does_what_the_kernel_does() {
                 });
                 host.join().unwrap()
             });
-            let mut fake = Fake::new(facts());
+            let mut fake = Fake::new(Fake::ordinary());
             fake.add_namespace(&path);
             (real, play(&mut fake, &ops))
         });
@@ -265,21 +265,4 @@ fn the_fake_does_what_the_kernel_does() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-fn facts() -> netagent::model::Facts {
-    netagent::model::Facts {
-        default_mtu: Mtu::ETHERNET,
-        uplinks: vec![],
-        router: false,
-        router_v6: false,
-        bridge_netfilter: true,
-        force_forwarding: true,
-        ipv6: true,
-        iptables: false,
-        mark: Mark::DEFAULT,
-        taken: Default::default(),
-        foreign_links: Default::default(),
-        ephemeral_ports: (32768, 60999),
-    }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Kernel, KernelError, Outcome, Scope};
-use crate::model::{Facts, LinkName, PortRange, Protocol, SandboxId};
+use crate::model::{Facts, LinkName, Mark, Mtu, PortRange, Protocol, SandboxId, Uplink};
 use crate::object::{
     Element, Hold, Kind, Link, LinkKind, MARK_PREFIX, Netns, Object, ObjectKey, Op, Peer, Revert,
     Sysctl,
@@ -56,6 +56,31 @@ impl Fake {
             busy: BTreeSet::new(),
         };
         Self { host: Arc::new(Mutex::new(host)) }
+    }
+
+    /// An ordinary host: one uplink of MTU 1450 with a default route, no router, a recent kernel.
+    pub fn ordinary() -> Facts {
+        let uplink = "uplink0".parse().map(|name| Uplink {
+            name,
+            default_route: true,
+            forwarding_v4: false,
+            forwarding_v6: Some(false),
+            learned_v6: None,
+        });
+        Facts {
+            default_mtu: Mtu::new(1450).unwrap_or(Mtu::ETHERNET),
+            uplinks: uplink.into_iter().collect(),
+            router: false,
+            router_v6: false,
+            bridge_netfilter: true,
+            force_forwarding: true,
+            ipv6: true,
+            iptables: true,
+            mark: Mark::DEFAULT,
+            taken: "198.51.100.0/24".parse().into_iter().collect(),
+            foreign_links: BTreeSet::new(),
+            ephemeral_ports: (32768, 60999),
+        }
     }
 
     fn host(&self) -> MutexGuard<'_, Host> {

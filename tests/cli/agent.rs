@@ -14,7 +14,7 @@ use netagent::engine::{
 use netagent::http::Limits;
 use netagent::ipam::DefaultPool;
 use netagent::kernel::fake::Fake;
-use netagent::model::{EndpointId, Facts, Ipam, Mark, Mtu, NetworkId, Origin, Reach, Uplink};
+use netagent::model::{EndpointId, Ipam, Mark, NetworkId, Origin, Reach};
 use netagent::store::Store;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -65,7 +65,7 @@ pub struct Agent {
 impl Agent {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let host = Fake::new(facts());
+        let host = Fake::new(Fake::ordinary());
         let (store, loaded) =
             Store::open(&directory.path().join("state"), &directory.path().join("runtime"))
                 .unwrap();
@@ -163,29 +163,6 @@ impl Drop for Agent {
             let ended = serving.join();
             assert!(ended.is_ok() || std::thread::panicking(), "the server ended badly");
         }
-    }
-}
-
-fn facts() -> Facts {
-    Facts {
-        default_mtu: Mtu::new(1450).unwrap(),
-        uplinks: vec![Uplink {
-            name: "uplink0".parse().unwrap(),
-            default_route: true,
-            forwarding_v4: false,
-            forwarding_v6: Some(false),
-            learned_v6: None,
-        }],
-        router: false,
-        router_v6: false,
-        bridge_netfilter: true,
-        force_forwarding: true,
-        ipv6: true,
-        iptables: true,
-        mark: Mark::DEFAULT,
-        taken: ["198.51.100.0/24".parse().unwrap()].into(),
-        foreign_links: Default::default(),
-        ephemeral_ports: (32768, 60999),
     }
 }
 

@@ -7,7 +7,7 @@ use netagent::docker::{self, Bell, Plugin};
 use netagent::engine::{Engine, Handle, Settings};
 use netagent::ipam::DefaultPool;
 use netagent::kernel::fake::Fake;
-use netagent::model::{Facts, Mark, Mtu, Uplink};
+use netagent::model::Mark;
 use netagent::store::Store;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
@@ -18,29 +18,6 @@ use crate::caller::Caller;
 
 /// Longer than anything here may take.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-
-fn facts() -> Facts {
-    Facts {
-        default_mtu: Mtu::ETHERNET,
-        uplinks: vec![Uplink {
-            name: "uplink0".parse().unwrap(),
-            default_route: true,
-            forwarding_v4: false,
-            forwarding_v6: Some(false),
-            learned_v6: None,
-        }],
-        router: false,
-        router_v6: false,
-        bridge_netfilter: true,
-        force_forwarding: true,
-        ipv6: true,
-        iptables: true,
-        mark: Mark::DEFAULT,
-        taken: Default::default(),
-        foreign_links: Default::default(),
-        ephemeral_ports: (32768, 60999),
-    }
-}
 
 fn settings() -> Settings {
     let pool = |base: &str, size| DefaultPool { base: base.parse().unwrap(), size };
@@ -63,7 +40,7 @@ pub struct Agent {
 
 impl Agent {
     pub fn start() -> Self {
-        let host = Fake::new(facts());
+        let host = Fake::new(Fake::ordinary());
         let folder = tempfile::tempdir().unwrap();
         let (state, runtime) = (folder.path().join("state"), folder.path().join("runtime"));
         let (store, loaded) = Store::open(&state, &runtime).unwrap();

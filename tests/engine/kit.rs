@@ -9,33 +9,14 @@ use netagent::ipam::DefaultPool;
 use netagent::kernel::fake::Fake;
 use netagent::kernel::faulty::{Crashed, Fault, Faulty};
 use netagent::kernel::{Kernel, KernelError, Outcome, Scope};
-use netagent::model::{Facts, Mark, Mtu, SandboxId, Uplink};
+use netagent::model::{Facts, Mark, SandboxId};
 use netagent::object::Op;
 use netagent::plan::Observed;
 use netagent::store::{Loaded, Store};
 
-/// A host with one uplink of MTU 1450, as most tests want it.
+/// The host that most tests want.
 pub fn facts() -> Facts {
-    Facts {
-        default_mtu: Mtu::new(1450).unwrap(),
-        uplinks: vec![Uplink {
-            name: "uplink0".parse().unwrap(),
-            default_route: true,
-            forwarding_v4: false,
-            forwarding_v6: Some(false),
-            learned_v6: None,
-        }],
-        router: false,
-        router_v6: false,
-        bridge_netfilter: true,
-        force_forwarding: true,
-        ipv6: true,
-        iptables: true,
-        mark: Mark::DEFAULT,
-        taken: ["198.51.100.0/24".parse().unwrap()].into(),
-        foreign_links: Default::default(),
-        ephemeral_ports: (32768, 60999),
-    }
+    Fake::ordinary()
 }
 
 /// What the engine did to the kernel.

@@ -149,7 +149,10 @@ fn flag(options: &BTreeMap<String, String>, key: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::facts;
+
+    fn facts() -> Facts {
+        crate::kernel::fake::Fake::ordinary()
+    }
 
     fn with(key: &str, value: &str) -> Result<BridgeSpec> {
         let id = NetworkId::from_bytes([0x3f; 32]);
