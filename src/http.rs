@@ -9,6 +9,7 @@ mod patience;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -22,6 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use patience::{Heads, Patient};
 
@@ -246,6 +248,9 @@ where
 
 type Response = hyper::Response<Full<Bytes>>;
 
+/// Numbers the requests of this process; every line logged for one carries its number.
+static REQUESTS: AtomicU64 = AtomicU64::new(1);
+
 async fn respond<H, F>(
     request: hyper::Request<Incoming>,
     peer: Peer,
@@ -272,7 +277,10 @@ where
         body,
         peer,
     };
-    let answer = tokio::spawn(handler(request)).await.unwrap_or_else(|error| {
+    let id = REQUESTS.fetch_add(1, Ordering::Relaxed);
+    let span = tracing::info_span!("request", id, path = request.path);
+    let handled = tokio::spawn(handler(request).instrument(span));
+    let answer = handled.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a handler failed: please report this");
         Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "the agent failed inside; see its log")
     });

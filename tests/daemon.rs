@@ -387,3 +387,22 @@ fn a_bridge_that_somebody_deletes_is_made_again() {
         daemon.stop();
     });
 }
+
+#[test]
+fn what_was_changed_is_logged_with_the_request_that_asked_for_it() {
+    in_own_netns("what_was_changed_is_logged_with_the_request_that_asked_for_it", || {
+        let place = Place::new();
+        let daemon = place.start();
+        let body =
+            r#"{"Name":"web","Driver":"bridge","IPAM":{"Config":[{"Subnet":"10.99.0.0/24"}]}}"#;
+        let made = ask(&place.api(), "POST /v1/networks", body);
+        assert!(made.starts_with("HTTP/1.1 2"), "{made}");
+        daemon.stop();
+        let log = place.logged();
+        let changed = log.lines().find(|line| line.contains("changed the host"));
+        let changed = changed.unwrap_or_else(|| panic!("nothing was logged:\n{log}"));
+        for part in ["request{id=", "path=\"/v1/networks\"", "took_us="] {
+            assert!(changed.contains(part), "{part} is missing in: {changed}");
+        }
+    });
+}

@@ -34,8 +34,10 @@ impl Handle {
     ) -> Result<T> {
         let gone = || Error::unavailable("ask the engine", "it has stopped");
         let (answer, result) = oneshot::channel();
+        // What the engine logs belongs to the request that asked for it.
+        let request = tracing::Span::current();
         let job: Job = Box::new(move |engine| {
-            let _ = answer.send(work(engine));
+            let _ = answer.send(request.in_scope(|| work(engine)));
         });
         self.jobs.send(job).map_err(|_| gone())?;
         result.await.map_err(|_| gone())
