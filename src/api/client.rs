@@ -76,6 +76,13 @@ impl Client {
         self.send(Method::POST, &path, NOTHING).await
     }
 
+    /// What a prune would do.
+    pub async fn plan_prune(&self, filters: &Filters) -> Result<Pruned> {
+        let filters = encode(&filters.to_json());
+        let path = format!("/v1/networks/prune?dry_run=1&filters={filters}");
+        self.send(Method::POST, &path, NOTHING).await
+    }
+
     /// Attaches a namespace to a network.
     pub async fn attach(&self, network: &str, request: &AttachRequest) -> Result<Endpoint> {
         let path = format!("{}/endpoints", network_path(network)?);

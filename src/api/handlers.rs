@@ -73,7 +73,7 @@ pub(super) async fn remove(engine: &Handle, reference: &str, mode: Mode) -> Resu
 }
 
 /// Removes our networks that have no endpoints; Docker's are for `docker network prune`.
-pub(super) async fn prune(engine: &Handle, filters: Option<&str>) -> Result<Answer> {
+pub(super) async fn prune(engine: &Handle, filters: Option<&str>, mode: Mode) -> Result<Answer> {
     let filters = Filters::from_json(filters.unwrap_or("{}"))?;
     filters.only(&["label", "label!", "until"])?;
     let now_ms = now_ms();
@@ -86,8 +86,11 @@ pub(super) async fn prune(engine: &Handle, filters: Option<&str>) -> Result<Answ
                 if !unused || !filters.match_network(&network, now_ms) {
                     continue;
                 }
-                match engine.delete_network(id, Mode::Apply) {
-                    Ok(_) => pruned.networks_deleted.push(network.name),
+                match engine.delete_network(id, mode) {
+                    Ok(plan) => {
+                        pruned.networks_deleted.push(network.name);
+                        pruned.plans.extend((mode == Mode::DryRun).then(|| Plan::from(&plan)));
+                    }
                     Err(error) => pruned.errors.push(ErrorBody::from(&error)),
                 }
             }

@@ -10,7 +10,7 @@
 //! | `POST /v1/networks?dry_run=1` | the id; what would change |
 //! | `GET /v1/networks/REF` | a network, by name, id, or beginning of an id |
 //! | `DELETE /v1/networks/REF?dry_run=1` | what was, or would be, changed |
-//! | `POST /v1/networks/prune?filters=JSON` | networks that are gone |
+//! | `POST /v1/networks/prune?filters=JSON` | networks that are gone; `dry_run=1`: that would go |
 //! | `POST /v1/networks/REF/endpoints` | the endpoint of a namespace that was attached |
 //! | `DELETE /v1/networks/REF/endpoints/REF` | the endpoint that is gone |
 //! | `GET /v1/ports` | every published port |

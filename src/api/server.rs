@@ -69,10 +69,11 @@ async fn route(engine: &Handle, request: Request) -> Result<Answer> {
         .collect::<Result<Vec<String>>>()?;
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let query = |known: &[&str]| Query::parse(request.query.as_deref().unwrap_or_default(), known);
-    let mode = || {
-        let dry_run = query(&["dry_run"])?.flag("dry_run")?;
+    let mode_of = |query: &Query| {
+        let dry_run = query.flag("dry_run")?;
         Ok::<Mode, Error>(if dry_run { Mode::DryRun } else { Mode::Apply })
     };
+    let mode = || mode_of(&query(&["dry_run"])?);
     let [version, path @ ..] = path.as_slice() else { return Err(unknown(&request)) };
     if *version != "v1" {
         return Err(unknown(&request));
@@ -83,7 +84,8 @@ async fn route(engine: &Handle, request: Request) -> Result<Answer> {
         }
         (&Method::POST, ["networks"]) => answer::create(engine, body(&request)?, mode()?).await,
         (&Method::POST, ["networks", "prune"]) => {
-            answer::prune(engine, query(&["filters"])?.get("filters")).await
+            let query = query(&["filters", "dry_run"])?;
+            answer::prune(engine, query.get("filters"), mode_of(&query)?).await
         }
         (&Method::GET, ["networks", network]) => {
             query(&[])?;

@@ -135,6 +135,10 @@ fn prune_removes_unused_networks_that_pass() {
     for (name, label) in [("one", "tier=front"), ("two", "tier=back")] {
         agent.run(&["network", "create", "--label", label, name]).succeeded();
     }
+    let planned = agent.run(&["network", "prune", "--dry-run", "--filter", "label=tier=back"]);
+    assert_eq!(planned.code, 7, "{planned:?}");
+    assert!(planned.stdout.contains("network \"two\""), "{planned:?}");
+    assert!(!planned.stdout.contains("network \"one\""), "{planned:?}");
     let declined = agent.run(&["network", "prune"]);
     assert_eq!(declined.code, 2, "{declined:?}");
     let pruned = agent.run(&["network", "prune", "--force", "--filter", "label=tier=back"]);

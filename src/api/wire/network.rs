@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
-use super::ErrorBody;
+use super::{ErrorBody, Plan};
 use crate::model::{DriverSpec, EndpointSpec, NetworkSpec, Origin, Reach, Subnet};
 
 /// A network with its endpoints.
@@ -126,6 +126,9 @@ pub struct Pruned {
     pub networks_deleted: Vec<String>,
     /// What could not be removed.
     pub errors: Vec<ErrorBody>,
+    /// In a dry run, what would be done for each of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plans: Vec<Plan>,
 }
 
 impl Network {

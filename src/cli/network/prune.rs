@@ -13,6 +13,9 @@ pub struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Print what would be changed, and change nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Remove networks that pass: label=KEY[=VALUE], label!=KEY[=VALUE] or until=TIME
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
@@ -24,6 +27,13 @@ Are you sure you want to continue? [y/N] ";
 
 pub(super) async fn run(args: PruneArgs, client: &Client, form: Form) -> Result<Output> {
     let filters = Filters::from_args(&args.filter, PRUNE)?;
+    if args.dry_run {
+        let pruned = client.plan_prune(&filters).await?;
+        return match pruned.plans.is_empty() {
+            true => Ok(Output::new("")),
+            false => Output::plans(&pruned.plans, form),
+        };
+    }
     if !args.force && !confirmed(&mut io::stdin().lock(), &mut io::stderr())? {
         return Err(Error::usage("prune networks", "not confirmed, so nothing was removed")
             .advise("answer y, or use --force"));
