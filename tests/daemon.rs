@@ -268,10 +268,7 @@ fn networks_and_dead_sockets_are_taken_up_after_kill_9() {
     in_own_netns("networks_and_dead_sockets_are_taken_up_after_kill_9", || {
         let place = Place::new();
         let mut daemon = place.start();
-        let body =
-            r#"{"Name":"web","Driver":"bridge","IPAM":{"Config":[{"Subnet":"10.99.0.0/24"}]}}"#;
-        let made = ask(&place.api(), "POST /v1/networks", body);
-        assert!(made.starts_with("HTTP/1.1 2"), "{made}");
+        make_a_network(&place);
         daemon.signal(Signal::SIGKILL);
         daemon.wait();
         assert!(place.api().exists(), "killed: its socket stays");
@@ -364,21 +361,21 @@ fn links() -> Vec<String> {
         .collect()
 }
 
+fn make_a_network(place: &Place) {
+    let body = r#"{"Name":"web","Driver":"bridge","IPAM":{"Config":[{"Subnet":"10.99.0.0/24"}]}}"#;
+    let made = ask(&place.api(), "POST /v1/networks", body);
+    assert!(made.starts_with("HTTP/1.1 2"), "{made}");
+}
+
 #[test]
 fn a_bridge_that_somebody_deletes_is_made_again() {
     in_own_netns("a_bridge_that_somebody_deletes_is_made_again", || {
         let place = Place::new();
         let daemon = place.start();
-        let body =
-            r#"{"Name":"web","Driver":"bridge","IPAM":{"Config":[{"Subnet":"10.99.0.0/24"}]}}"#;
-        let made = ask(&place.api(), "POST /v1/networks", body);
-        assert!(made.starts_with("HTTP/1.1 2"), "{made}");
+        make_a_network(&place);
         let bridge = links().into_iter().find(|name| name.starts_with("nab-")).unwrap();
         let deleted = command("ip").args(["link", "delete", &bridge]).status();
-        if !deleted.is_ok_and(|status| status.success()) {
-            println!("SKIP a_bridge_that_somebody_deletes_is_made_again: needs `ip`");
-            return;
-        }
+        assert!(deleted.unwrap().success(), "needs `ip`: scripts/test installs it");
         let until = Instant::now() + DEADLINE;
         while !links().contains(&bridge) {
             assert!(Instant::now() < until, "{bridge} does not come back:\n{}", place.logged());
@@ -393,10 +390,7 @@ fn what_was_changed_is_logged_with_the_request_that_asked_for_it() {
     in_own_netns("what_was_changed_is_logged_with_the_request_that_asked_for_it", || {
         let place = Place::new();
         let daemon = place.start();
-        let body =
-            r#"{"Name":"web","Driver":"bridge","IPAM":{"Config":[{"Subnet":"10.99.0.0/24"}]}}"#;
-        let made = ask(&place.api(), "POST /v1/networks", body);
-        assert!(made.starts_with("HTTP/1.1 2"), "{made}");
+        make_a_network(&place);
         daemon.stop();
         let log = place.logged();
         let changed = log.lines().find(|line| line.contains("changed the host"));

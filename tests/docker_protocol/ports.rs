@@ -68,10 +68,8 @@ async fn sixteen_thousand_ports_are_one_range() {
     let udp = |port: u16| json!({ "Proto": 17, "IP": "", "Port": port, "HostIP": "", "HostPort": port, "HostPortEnd": port });
     let ports: Vec<Value> = (20_000..=36_000).map(udp).collect();
     let call = of("a", "172.18.0.2/16", &ports);
-    let began = std::time::Instant::now();
     succeed(&mut caller, "NetworkDriver.CreateEndpoint", &call).await;
     succeed(&mut caller, PEC, &call).await;
-    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(published(&agent).await, ["0.0.0.0:20000-36000->20000-36000/udp"]);
     agent.stop().await;
 }

@@ -181,38 +181,4 @@ tests! {
             assert!(heard(1000).is_some(), "{harm}");
         }
     }
-
-    fn times_of_one_endpoint_are_printed_not_asserted() {
-        let mut kernel = linux();
-        create(&mut kernel, &[link(&bridge(false))]);
-        let sandboxes: Vec<Sandbox> = (0..40).map(|_| Sandbox::new()).collect();
-        let mut times: [Vec<Duration>; 4] = Default::default();
-        for (at, sandbox) in sandboxes.iter().enumerate() {
-            let last = u8::try_from(at).unwrap() + 2;
-            let pair = link(&veth(&format!("nae-{at}"), into_sandbox(sandbox, last)));
-            let rest = [
-                address(sandbox.netns(), "eth0", &format!("10.9.0.{last}/24")),
-                route(sandbox.netns(), "0.0.0.0/0", "10.9.0.1"),
-            ];
-            let start = Instant::now();
-            create(&mut kernel, std::slice::from_ref(&pair));
-            times[0].push(start.elapsed());
-            create(&mut kernel, &rest);
-            times[1].push(start.elapsed());
-            let start = Instant::now();
-            check_met(&mut kernel, &pair);
-            times[2].push(start.elapsed());
-            if at % 2 == 0 {
-                let start = Instant::now();
-                attempt(&mut kernel, Op::Delete(pair)).unwrap();
-                times[3].push(start.elapsed());
-                wait_until("garbage is collected", || kernel.garbage() == 0);
-            }
-        }
-        let names = ["pair", "with address and route", "observe it", "delete it"];
-        for (name, mut times) in names.into_iter().zip(times) {
-            times.sort();
-            println!("{name}: median {:?}, least {:?}", times[times.len() / 2], times[0]);
-        }
-    }
 }

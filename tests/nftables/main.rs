@@ -9,7 +9,6 @@ mod ownership;
 mod packets;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use netagent::firewall::model::{Match, Ruleset, SetName, Statement, Value};
 use netagent::firewall::policy::{self, TABLE};
@@ -256,12 +255,8 @@ fn a_range_of_16000_ports_is_one_element_and_5000_ports_one_transaction() {
     isolated("a_range_of_16000_ports_is_one_element_and_5000_ports_one_transaction", || {
         let mut agent = installed();
         let ports: Vec<Element> = (1..=5000).map(any_port).collect();
-        let started = Instant::now();
         agent.transact(&ports.iter().map(create).collect::<Vec<_>>()).unwrap();
-        println!("5,000 ports: {} µs", started.elapsed().as_micros());
-        let started = Instant::now();
         assert_eq!(elements(&mut agent).len(), 5000);
-        println!("read: {} µs", started.elapsed().as_micros());
         let range = element(
             SetName::AnyRanges,
             vec![Value::Port(30_000), tcp()],
@@ -271,18 +266,8 @@ fn a_range_of_16000_ports_is_one_element_and_5000_ports_one_transaction() {
         agent.transact(&[create(&range)]).unwrap();
         assert!(elements(&mut agent).contains(&range));
 
-        let mut taken: Vec<u128> = (6000..7000)
-            .map(|port| {
-                let op = [create(&any_port(port))];
-                let started = Instant::now();
-                agent.transact(&op).unwrap();
-                started.elapsed().as_nanos()
-            })
-            .collect();
-        taken.sort_unstable();
-        println!("one element: median {} ns", taken.get(500).unwrap());
         agent.transact(&ports.iter().map(delete).collect::<Vec<_>>()).unwrap();
-        assert_eq!(elements(&mut agent).len(), 1001);
+        assert_eq!(elements(&mut agent), vec![range]);
     });
 }
 
@@ -291,9 +276,7 @@ fn reading_and_generations_need_no_table() {
     isolated("reading_and_generations_need_no_table", || {
         let mut agent = Nft::open().unwrap();
         let before = agent.generation().unwrap();
-        let started = Instant::now();
         assert_eq!(agent.read().unwrap(), None);
-        assert!(started.elapsed() < Duration::from_secs(5));
         agent.transact(&[]).unwrap();
         assert_eq!(agent.generation().unwrap(), before);
         let unfit = Element { data: vec![], ..any_port(1) };
