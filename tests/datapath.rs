@@ -313,6 +313,32 @@ fn a_container_that_is_started_again_is_found_at_once() {
     }
 }
 
+/// Nobody asks again: what was remembered of the old place is replaced.
+#[test]
+fn an_address_that_moves_to_another_mac_is_found_at_once() {
+    let Some(lab) = Lab::with_agent() else { return };
+    lab.network("web", "172.30.1.0/24", &["--ipv6", "--subnet", "fd00:30::/64"]);
+    let mate = lab.attach("web", "mate", &[]).place;
+    let addresses = ["172.30.1.9", "fd00:30::9"];
+    for (name, mac) in [("first", "02:00:00:00:00:01"), ("second", "02:00:00:00:00:02")] {
+        let netns = format!("/run/netns/{name}");
+        let body = json!({"netns": netns, "ip": addresses[0], "ip6": addresses[1], "mac": mac});
+        let moved = lab.attach_to("web", lab.sandbox(name), &body);
+        let _listener = moved.place.tcp_listener("[::]:80", name);
+        let mut findings = Findings::default();
+        for place in [&mate, &lab.host()] {
+            if name == "second" {
+                let heard = || place.remembers(mac, &addresses);
+                until("its new place is known", Duration::from_secs(1), || heard().then_some(()));
+            }
+            findings.hears(place, name, "tcp:172.30.1.9:80");
+            findings.hears(place, name, "tcp:[fd00:30::9]:80");
+            findings.holds("it is remembered where it is", place.remembers(mac, &addresses));
+        }
+        lab.detach("web", &moved);
+    }
+}
+
 /// A client that never pauses keeps the kernel's memory of its flow alive; it must not lead to the
 /// container that had the port before, nor to nobody because nobody had it when the flow began.
 #[test]

@@ -372,6 +372,32 @@ fn a_container_that_is_started_again_is_found_at_once() {
     }
 }
 
+/// Nobody asks again: what was remembered of the old place is replaced.
+#[test]
+fn an_address_that_moves_to_another_mac_is_found_at_once() {
+    let Some(lab) = Lab::with_dockerd() else { return };
+    let v6 = ["--ipv6", "--subnet", "fd00:30::/64", "--gateway", "fd00:30::1"];
+    lab.docker_network("web", "172.30.1.0/24", &v6);
+    let mate = lab.container("mate", &["--network", "web", "--ip", "172.30.1.5"]);
+    let addresses = ["172.30.1.9", "fd00:30::9"];
+    let at = ["--network", "web", "--ip", addresses[0], "--ip6", addresses[1]];
+    for (name, mac) in [("first", "02:00:00:00:00:01"), ("second", "02:00:00:00:00:02")] {
+        let place = lab.container(name, &[&at[..], &["--mac-address", mac]].concat());
+        let _v6 = place.tcp_listener("[::]:8000", name);
+        let mut findings = Findings::default();
+        for from in [&mate, &lab.host()] {
+            if name == "second" {
+                let heard = || from.remembers(mac, &addresses);
+                until("its new place is known", Duration::from_secs(1), || heard().then_some(()));
+            }
+            findings.hears(from, name, "tcp:172.30.1.9:80");
+            findings.hears(from, name, "tcp:[fd00:30::9]:8000");
+            findings.holds("it is remembered where it is", from.remembers(mac, &addresses));
+        }
+        lab.docker(&["rm", "-f", name]);
+    }
+}
+
 #[test]
 fn traffic_outlives_the_agent_and_a_new_agent_takes_over() {
     let Some(lab) = Lab::with_dockerd() else { return };

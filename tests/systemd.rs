@@ -14,6 +14,14 @@ fn units_name_the_sockets_as_the_agent_does() {
 }
 
 #[test]
+fn the_service_may_announce_addresses() {
+    let unit = include_str!("../scripts/systemd/netagent.service");
+    let words = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    assert!(words("RestrictAddressFamilies=").split(' ').any(|family| family == "AF_PACKET"));
+    assert!(words("CapabilityBoundingSet=").split(' ').any(|name| name == "CAP_NET_RAW"));
+}
+
+#[test]
 fn the_service_may_name_the_owner_of_a_taken_port_and_is_always_started_again() {
     let unit = include_str!("../scripts/systemd/netagent.service");
     let bounds = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));

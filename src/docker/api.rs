@@ -6,6 +6,25 @@ use serde::Deserialize;
 
 use super::wire::null_is_empty;
 
+/// `GET /version`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Version {
+    /// `1.48`.
+    pub api_version: String,
+}
+
+impl Version {
+    /// Whether the API is at least this one: major and minor number.
+    pub fn is_at_least(&self, wanted: (u32, u32)) -> bool {
+        let numbers = self.api_version.split_once('.');
+        let parsed = numbers.and_then(|(major, minor)| {
+            Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+        });
+        parsed.is_some_and(|found| found >= wanted)
+    }
+}
+
 /// `GET /networks` and `GET /networks/{id}`; only the latter has containers.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

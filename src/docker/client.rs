@@ -32,6 +32,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, in bytes: a guess, ten times a host with 10,000 containers.
 const ANSWER_BYTES: usize = 256 << 20;
 
+/// The API of Docker 28.0, the first that announces addresses after it took a link.
+const ANNOUNCES_FROM: (u32, u32) = (1, 48);
+
 /// Networks of these drivers have neither subnets nor addresses.
 const WITHOUT_ADDRESSES: [&str; 2] = ["host", "null"];
 
@@ -75,7 +78,9 @@ impl Client {
     pub async fn view(&self) -> Result<DockerView> {
         let networks: Vec<api::Network> = self.list("/networks").await?;
         let containers: Vec<api::Container> = self.list("/containers/json").await?;
-        let mut view = DockerView::default();
+        let version: Option<api::Version> = self.get("/version").await?;
+        let announces = version.is_some_and(|version| version.is_at_least(ANNOUNCES_FROM));
+        let mut view = DockerView { announces, ..DockerView::default() };
         for network in &networks {
             add_network(&mut view, network);
             if WITHOUT_ADDRESSES.contains(&network.driver.as_str()) {

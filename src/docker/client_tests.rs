@@ -87,6 +87,26 @@ async fn a_view_holds_names_labels_endpoints_subnets_and_addresses() {
 }
 
 #[tokio::test]
+async fn docker_announces_addresses_itself_from_28_on() {
+    for (version, announces) in [
+        (r#"{"ApiVersion":"1.41"}"#, false),
+        (r#"{"ApiVersion":"1.47"}"#, false),
+        (r#"{"ApiVersion":"1.48"}"#, true),
+        (r#"{"ApiVersion":"1.100"}"#, true),
+        (r#"{"ApiVersion":"2.0"}"#, true),
+        (r#"{"ApiVersion":"new"}"#, false),
+        ("{}", false),
+    ] {
+        let mut pages = pages();
+        pages.insert("/version".to_owned(), (StatusCode::OK, version.to_owned()));
+        let view = with_docker(pages, async |client| client.view().await).await.unwrap();
+        assert_eq!(view.announces, announces, "{version}");
+    }
+    let view = with_docker(pages(), async |client| client.view().await).await.unwrap();
+    assert!(!view.announces, "a Docker that does not tell its version");
+}
+
+#[tokio::test]
 async fn a_network_that_goes_while_it_is_looked_at_is_only_left_out() {
     let mut pages = pages();
     pages.remove(&format!("/networks/{NETWORK}"));

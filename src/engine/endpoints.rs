@@ -247,6 +247,9 @@ impl Engine {
         let creating = StoredEndpoint { spec: spec.clone(), phase: EndpointPhase::Creating };
         changes.push(Change::PutEndpoint(Box::new(creating.clone())));
         self.store.commit(&changes)?;
+        if matches!(spec.attach, Attach::Netns { .. }) {
+            self.announce(network, spec);
+        }
         let wanted = self.endpoint_objects(network, &creating);
         let plan = delta(&[], &wanted);
         if let Err(error) = execute(&mut *self.kernel, &plan) {
@@ -346,7 +349,10 @@ impl Engine {
             }),
         };
         stored.phase = EndpointPhase::Joined;
-        self.record(stored)?;
+        self.record(stored.clone())?;
+        if !self.docker_announces {
+            self.announce(&network, &stored.spec);
+        }
         Ok(joined)
     }
 

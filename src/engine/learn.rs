@@ -35,6 +35,7 @@ impl Engine {
     /// cannot be removed does not keep the others.
     pub fn learn(&mut self, view: &DockerView, suspects: &Suspects) -> Result<()> {
         self.docker_subnets.clone_from(&view.subnets);
+        self.docker_announces = view.announces;
         self.learn_names(view)?;
         let mut stuck = Vec::new();
         for id in suspects.endpoints.iter().filter(|id| !view.endpoints.contains_key(id)) {

@@ -3,6 +3,7 @@
 //! Runs on one thread of its own, without async: requests are closures sent through a
 //! [`Handle`]. It never parses a wire format and never prints.
 
+mod announce;
 mod endpoints;
 mod execute;
 mod ghosts;
@@ -184,6 +185,8 @@ pub struct DockerView {
     pub subnets: BTreeSet<IpNet>,
     /// Addresses of all its endpoints.
     pub addresses: BTreeSet<IpAddr>,
+    /// Whether it announces the addresses of links that were handed to it.
+    pub announces: bool,
 }
 
 /// A network as Docker's API shows it.
@@ -221,6 +224,8 @@ pub struct Engine {
     /// What requests could not finish; gone once a look at the host finds all well.
     notes: Vec<Problem>,
     docker_subnets: BTreeSet<IpNet>,
+    /// Whether dockerd announces addresses itself; not while its version is unknown.
+    docker_announces: bool,
     /// What the host has for all networks together, as last made.
     host: Vec<Wanted>,
     ports: PortIndex,

@@ -43,6 +43,7 @@ impl Engine {
             logged: Vec::new(),
             notes: Vec::new(),
             docker_subnets: BTreeSet::new(),
+            docker_announces: false,
             host: Vec::new(),
             ports: PortIndex::default(),
             orphans: Plan::default(),

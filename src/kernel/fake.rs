@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Kernel, KernelError, Outcome, Scope};
+use super::{Announcement, Kernel, KernelError, Outcome, Scope};
 use crate::model::{Facts, LinkName, Mark, Mtu, PortRange, Protocol, SandboxId, Uplink};
 use crate::object::{
     Element, Hold, Kind, Link, LinkKind, MARK_PREFIX, Netns, Object, ObjectKey, Op, Peer, Revert,
@@ -37,6 +37,7 @@ struct Host {
     namespaces: BTreeMap<PathBuf, SandboxId>,
     next_sandbox: u64,
     busy: BTreeSet<(Protocol, Ipv4Addr, u16)>,
+    announced: Vec<Announcement>,
 }
 
 fn refuse(errno: Errno, text: impl Into<String>) -> KernelError {
@@ -54,6 +55,7 @@ impl Fake {
             namespaces: BTreeMap::new(),
             next_sandbox: 1,
             busy: BTreeSet::new(),
+            announced: Vec::new(),
         };
         Self { host: Arc::new(Mutex::new(host)) }
     }
@@ -149,6 +151,11 @@ impl Fake {
             host.remove_link(&link.netns, &link.name);
         }
         host.things.remove(key);
+    }
+
+    /// What neighbours have heard, oldest first.
+    pub fn announced(&self) -> Vec<Announcement> {
+        self.host().announced.clone()
     }
 
     /// Everything on the host as text, one thing a line: two hosts are alike when it is equal.
@@ -561,6 +568,10 @@ impl Kernel for Fake {
         }
         outcomes.resize(ops.len(), Outcome::NotTried);
         outcomes
+    }
+
+    fn announce(&mut self, announcement: &Announcement) {
+        self.host().announced.push(announcement.clone());
     }
 
     fn garbage(&mut self) -> usize {

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::fake::runs;
-use super::{Kernel, KernelError, Outcome, Scope};
+use super::{Announcement, Kernel, KernelError, Outcome, Scope};
 use crate::model::{Facts, SandboxId};
 use crate::object::Op;
 use crate::plan::Observed;
@@ -115,6 +115,10 @@ impl<K: Kernel> Kernel for Faulty<K> {
         }
         outcomes.resize(ops.len(), Outcome::NotTried);
         outcomes
+    }
+
+    fn announce(&mut self, announcement: &Announcement) {
+        self.inner.announce(announcement);
     }
 
     fn garbage(&mut self) -> usize {

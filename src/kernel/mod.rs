@@ -8,9 +8,10 @@ pub mod faulty;
 pub mod linux;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 
-use crate::model::{Facts, SandboxId};
+use crate::model::{Facts, LinkName, MacAddr, SandboxId};
 use crate::object::{ObjectKey, Op};
 use crate::plan::Observed;
 
@@ -21,6 +22,17 @@ pub enum Scope {
     Everything(Vec<ObjectKey>),
     /// Whatever holds these keys, nothing else.
     Keys(Vec<ObjectKey>),
+}
+
+/// Where addresses are from now on, for those on a bridge who remember another place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// The bridge that the endpoint is or will be a port of.
+    pub bridge: LinkName,
+    /// The endpoint's MAC address.
+    pub mac: MacAddr,
+    /// Its addresses, of both families.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// How one operation ended.
@@ -78,6 +90,10 @@ pub trait Kernel: Send {
     /// Performs the operations in order and stops at the first failure; the answer has one outcome
     /// an operation. Consecutive firewall operations are one transaction: all or none of them.
     fn perform(&mut self, ops: &[Op]) -> Vec<Outcome>;
+
+    /// Makes neighbours on the bridge, and the host itself, replace what they remember of these
+    /// addresses. Best effort: who does not hear it finds out when the old place stays silent.
+    fn announce(&mut self, announcement: &Announcement);
 
     /// How many links that were taken out of service still wait to be deleted.
     fn garbage(&mut self) -> usize;

@@ -13,7 +13,7 @@ use netagent::engine::{
     SubnetRequest,
 };
 use netagent::kernel::linux::Linux;
-use netagent::kernel::{Kernel, KernelError, Outcome, Scope};
+use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
 use netagent::model::{
     Facts, Ipam, Mark, NetworkId, NetworkSpec, Origin, PortRange, Protocol, Reach, SandboxId,
 };
@@ -67,6 +67,9 @@ impl Kernel for Shared {
     fn perform(&mut self, ops: &[Op]) -> Vec<Outcome> {
         self.0.lock().unwrap().perform(ops)
     }
+    fn announce(&mut self, announcement: &Announcement) {
+        self.0.lock().unwrap().announce(announcement);
+    }
     fn garbage(&mut self) -> usize {
         self.0.lock().unwrap().garbage()
     }
@@ -89,6 +92,7 @@ impl Kernel for Obliging {
     fn perform(&mut self, ops: &[Op]) -> Vec<Outcome> {
         vec![Outcome::Done; ops.len()]
     }
+    fn announce(&mut self, _: &Announcement) {}
     fn garbage(&mut self) -> usize {
         0
     }

@@ -8,7 +8,7 @@ use netagent::engine::{Engine, Settings};
 use netagent::ipam::DefaultPool;
 use netagent::kernel::fake::Fake;
 use netagent::kernel::faulty::{Crashed, Fault, Faulty};
-use netagent::kernel::{Kernel, KernelError, Outcome, Scope};
+use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
 use netagent::model::{Facts, Mark, SandboxId};
 use netagent::object::Op;
 use netagent::plan::Observed;
@@ -51,6 +51,9 @@ impl<K: Kernel> Kernel for Recorder<K> {
     fn perform(&mut self, ops: &[Op]) -> Vec<Outcome> {
         self.log.0.lock().unwrap().extend_from_slice(ops);
         self.inner.perform(ops)
+    }
+    fn announce(&mut self, announcement: &Announcement) {
+        self.inner.announce(announcement);
     }
     fn garbage(&mut self) -> usize {
         self.inner.garbage()

@@ -2,6 +2,7 @@
 //! agent dies at any step.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod announce;
 mod crash;
 mod disk;
 mod goldens;

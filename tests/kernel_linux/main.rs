@@ -5,6 +5,7 @@
 #[macro_use]
 mod rig;
 
+mod announce;
 mod converge;
 mod host;
 mod links;

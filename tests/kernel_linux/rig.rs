@@ -4,7 +4,7 @@ pub use netagent::firewall::model::{SetName, Value};
 pub use netagent::firewall::policy;
 pub use netagent::kernel::linux::events::{Event, Monitor};
 pub use netagent::kernel::linux::{Iptables, Linux, Options};
-pub use netagent::kernel::{Kernel, KernelError, Outcome, Scope};
+pub use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
 pub use netagent::model::{LinkName, MacAddr, Mark, Mtu, PortRange, Protocol, Published};
 pub use netagent::object::{
     Accept, Address, Element, Family, Hold, Link, LinkKind, Netns, Object, Op, Peer, Revert, Route,

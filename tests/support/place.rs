@@ -92,6 +92,13 @@ impl Place {
         self.try_run(&["ping", "-n", "-c1", "-W2", to]).is_ok()
     }
 
+    /// Whether there is a neighbour entry for each of `addresses`, and all lead to `mac`.
+    pub fn remembers(&self, mac: &str, addresses: &[&str]) -> bool {
+        let entry = format!(" lladdr {mac} ");
+        let known = |address: &&str| self.run(&["ip", "neigh", "show", address]).contains(&entry);
+        addresses.iter().all(known)
+    }
+
     /// A TCP listener that says its name and whom it sees.
     #[track_caller]
     pub fn tcp_listener(&self, address: &str, who: &str) -> Listener {

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod addr_route;
+mod announce;
 pub mod events;
 mod facts;
 pub mod firewall;
@@ -24,12 +25,13 @@ pub mod wire;
 
 use std::path::Path;
 
-use crate::kernel::{Kernel, KernelError, Outcome, Scope};
+use crate::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
 use crate::model::{Facts, Mark, SandboxId};
-use crate::object::{Netns, Object, Op};
+use crate::object::{Link, LinkKind, Netns, Object, Op};
 use crate::plan::Observed;
 
 use accept::Accepts;
+use announce::Announcer;
 use firewall::Firewall;
 use flows::Flows;
 use garbage::Garbage;
@@ -65,6 +67,7 @@ pub struct Linux {
     accepts: Accepts,
     holds: Holds,
     garbage: Garbage,
+    announcer: Announcer,
 }
 
 impl Linux {
@@ -81,6 +84,7 @@ impl Linux {
             accepts: Accepts::new(options.mark),
             holds: Holds::default(),
             garbage,
+            announcer: Announcer::new(),
         })
     }
 
@@ -112,7 +116,7 @@ impl Kernel for Linux {
     }
 
     fn perform(&mut self, ops: &[Op]) -> Vec<Outcome> {
-        let Self { wire, firewall, flows, accepts, holds, garbage, .. } = self;
+        let Self { wire, firewall, flows, accepts, holds, garbage, announcer, .. } = self;
         let mut host = Host { wires: Wires::new(wire), accepts, holds, garbage };
         let mut outcomes = Vec::with_capacity(ops.len());
         while let Some(rest) = ops.get(outcomes.len()..).filter(|rest| !rest.is_empty()) {
@@ -141,12 +145,23 @@ impl Kernel for Linux {
             }
         }
         outcomes.resize(ops.len(), Outcome::NotTried);
+        if ops.iter().any(makes_bridge) {
+            announcer.learn();
+        }
         outcomes
+    }
+
+    fn announce(&mut self, announcement: &Announcement) {
+        self.announcer.announce(&mut self.wire, announcement);
     }
 
     fn garbage(&mut self) -> usize {
         self.garbage.waiting()
     }
+}
+
+fn makes_bridge(op: &Op) -> bool {
+    matches!(op, Op::Create(Object::Link(Link { kind: LinkKind::Bridge { .. }, .. })))
 }
 
 fn is_firewall(op: &Op) -> bool {

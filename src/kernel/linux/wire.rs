@@ -30,6 +30,8 @@ pub enum Mode {
     Create,
     /// Makes it or takes its place.
     Replace,
+    /// Takes its place; it must be there.
+    Overwrite,
     /// Changes or removes it; it must be there.
     Existing,
 }
@@ -88,6 +90,7 @@ impl Wire {
             let more = match mode {
                 Mode::Create => NLM_F_CREATE | NLM_F_EXCL,
                 Mode::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+                Mode::Overwrite => NLM_F_REPLACE,
                 Mode::Existing => 0,
             };
             sequences.push(self.encode(&mut bytes, message, NLM_F_ACK | more));
