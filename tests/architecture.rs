@@ -203,3 +203,20 @@ fn no_source_file_is_longer_than_600_lines() {
         assert!(lines <= 600, "{} has {lines} lines", source.display());
     }
 }
+
+/// Where there is no safe wrapper of what the kernel offers.
+const UNSAFE: &[&str] = &["kernel::linux::hold::filter", "kernel::linux::hold::relay"];
+
+#[test]
+fn unsafe_code_is_where_it_must_be_and_nowhere_else() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for source in sources(&root) {
+        let text = std::fs::read_to_string(&source).unwrap();
+        if text.contains("unsafe {") || text.contains("unsafe fn") || text.contains("unsafe impl") {
+            found.push(module_of(&source, &root));
+        }
+    }
+    found.sort();
+    assert_eq!(found, UNSAFE);
+}

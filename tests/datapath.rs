@@ -1,5 +1,12 @@
 //! What packets may do, without Docker: namespaces attached through the API, real packets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "datapath/adopted.rs"]
+mod adopted;
+#[path = "datapath/modes.rs"]
+mod modes;
+#[path = "datapath/ports.rs"]
+mod ports;
 mod support;
 #[path = "datapath/survival.rs"]
 mod survival;
@@ -231,16 +238,8 @@ fn the_last_network_leaves_the_host_as_it_was() {
 }
 
 #[test]
-fn a_foreign_bridge_and_a_missing_namespace_are_refused_and_leave_nothing() {
+fn a_missing_namespace_is_refused_and_leaves_nothing() {
     let Some(lab) = Lab::with_agent() else { return };
-    lab.run(&["ip", "link", "add", "br-lan", "type", "bridge"]);
-    let name = "com.docker.network.bridge.name=br-lan";
-    let refused = lab.try_netagent(&["network", "create", "-o", name, "lan"]);
-    assert_eq!(refused.code, 4, "{refused:?}");
-    assert!(refused.err.contains("br-lan"), "{}", refused.err);
-    lab.only_links(&["br-lan"]);
-    lab.run(&["ip", "link", "del", "br-lan"]);
-
     lab.network("web", "172.30.1.0/24", &[]);
     let links = lab.links();
     let body = json!({"netns": "/run/netns/nowhere", "publish": ["8080:80"]}).to_string();

@@ -336,7 +336,7 @@ fn live_restored_containers_are_no_ghosts() {
 fn containers_that_start_and_end_at_once_do_not_disturb_each_other() {
     let Some(lab) = Lab::with_dockerd() else { return };
     lab.docker_network("web", "172.30.1.0/24", &["--ipam-driver", "netagent"]);
-    let docker = support::docker::client();
+    let docker = lab.client();
     let all = |what: &str| {
         let one = format!("{docker} {what} >/dev/null || touch /run/failed &");
         let line = format!("for n in 1 2 3 4 5 6 7 8; do {one} done; wait; ! test -e /run/failed");
@@ -459,9 +459,6 @@ fn a_misspelt_option_is_refused_with_the_right_one() {
     let misspelt = "com.docker.network.driver.mtuu=1400";
     let error = lab.try_docker(&[&create[..], &[misspelt, "web"]].concat()).expect_err();
     assert!(error.contains("did you mean \"com.docker.network.driver.mtu\""), "{error}");
-    let later = "com.docker.network.bridge.gateway_mode_ipv4=routed";
-    let error = lab.try_docker(&[&create[..], &[later, "web"]].concat()).expect_err();
-    assert!(error.contains("yet"), "{error}");
     assert!(!lab.docker(&["network", "ls"]).contains(" web "));
     lab.nothing_left();
 }
@@ -560,4 +557,38 @@ fn ipv6_reaches_the_gateway_and_neighbours() {
     assert!(a.pings("fd00:30::1"), "the gateway does not answer");
     let routes = a.run(&["ip", "-6", "route"]);
     assert!(routes.contains("default via fd00:30::1"), "{routes}");
+}
+
+/// Docker's own option: a bridge that exists is used, and outlives the network.
+#[test]
+fn a_bridge_that_exists_is_used_and_left_in_place() {
+    let Some(lab) = Lab::with_dockerd() else { return };
+    lab.run(&["ip", "link", "add", "br0", "type", "bridge"]);
+    lab.run(&["ip", "addr", "add", "192.168.7.10/24", "dev", "br0"]);
+    lab.run(&["ip", "link", "set", "br0", "up"]);
+    let before = lab.run(&["ip", "-o", "-4", "addr", "show", "br0"]);
+    let name = "com.docker.network.bridge.name=br0";
+    lab.docker_network("web", "172.30.1.0/24", &["-o", name]);
+    let refused = lab.try_docker(&["network", "create", "-d", &driver(), "-o", name, "second"]);
+    let error = refused.expect_err();
+    assert!(error.contains("br0") || error.contains("web"), "{error}");
+    let web = lab.container("web", &["--network", "web", "-p", "8080:80"]);
+    let mate = lab.container("mate", &["--network", "web"]);
+    let mut findings = Findings::default();
+    for from in [&lab.host(), &lab.neighbour(), &mate, &web] {
+        findings.hears(from, "web", "tcp:10.99.0.1:8080");
+    }
+    findings.hears(&mate, "web", &format!("tcp:{}:81", lab.address("web", "web")));
+    findings.nothing(&lab.neighbour(), &format!("tcp:{}:81", lab.address("web", "web")));
+    findings.holds("mate reaches the world", mate.pings("10.99.0.2"));
+    drop(findings);
+    lab.docker(&["rm", "-f", "web", "mate"]);
+    lab.docker(&["network", "rm", "web"]);
+    lab.only_links(&["br0"]);
+    assert_eq!(lab.run(&["ip", "-o", "-4", "addr", "show", "br0"]), before);
+
+    lab.run(&["ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1"]);
+    let veth = "com.docker.network.bridge.name=veth0";
+    let refused = lab.try_docker(&["network", "create", "-d", &driver(), "-o", veth, "bad"]);
+    assert!(refused.expect_err().contains("existing interface veth0 is not a bridge"));
 }

@@ -9,9 +9,10 @@ use netagent::firewall::policy;
 use netagent::kernel::fake::Fake;
 use netagent::kernel::linux::{Iptables, Linux, Options};
 use netagent::kernel::{Kernel, Outcome, Scope};
-use netagent::model::{LinkName, MacAddr, Mark, Mtu, PortRange, Protocol};
+use netagent::model::{Family, HostAddress, LinkName, MacAddr, Mark, Mtu, PortRange, Protocol};
 use netagent::object::{
-    Address, Element, Hold, Kind, Link, LinkKind, Netns, Object, Op, Peer, Revert, Route, Sysctl,
+    Address, Element, Hold, Hop, Kind, Link, LinkKind, Netns, Object, Op, Peer, Revert, Route,
+    Sysctl,
 };
 use nix::sched::CloneFlags;
 
@@ -56,6 +57,13 @@ fn bridge(text: &str) -> Object {
     })
 }
 
+/// A bridge that is not the only one.
+fn other_bridge(text: &str) -> Object {
+    let Object::Link(mut other) = bridge(text) else { unreachable!() };
+    other.mac = MacAddr::new([2, 0, 0, 0, 0, 3]);
+    Object::Link(other)
+}
+
 fn veth(text: &str, master: Option<&str>, peer: Peer) -> Object {
     Object::Link(Link {
         netns: Netns::Host,
@@ -70,7 +78,12 @@ fn veth(text: &str, master: Option<&str>, peer: Peer) -> Object {
 }
 
 fn peer(netns: Netns, text: &str) -> Peer {
-    Peer::At { netns, name: name(text), mac: MacAddr::new([2, 0, 0, 0, 0, 2]).unwrap() }
+    Peer::At {
+        netns,
+        name: name(text),
+        mac: MacAddr::new([2, 0, 0, 0, 0, 2]).unwrap(),
+        sysctls: Default::default(),
+    }
 }
 
 fn address(netns: Netns, net: &str, link: &str) -> Object {
@@ -79,37 +92,68 @@ fn address(netns: Netns, net: &str, link: &str) -> Object {
 
 fn route(netns: Netns, via: &str, link: &str) -> Object {
     let destination = "0.0.0.0/0".parse().unwrap();
-    Object::Route(Route { netns, destination, via: via.parse().unwrap(), link: name(link) })
+    let hop = Hop::Via(via.parse().unwrap());
+    Object::Route(Route { netns, destination, hop, link: name(link) })
+}
+
+/// [::1] is this host also for packets that come in by the link.
+fn loopback_by(link: &str) -> Object {
+    let destination = "::1/128".parse().unwrap();
+    Object::Route(Route { netns: Netns::Host, destination, hop: Hop::Local, link: name(link) })
 }
 
 fn sysctl(key: &str, value: &str, revert: Revert) -> Object {
     Object::Sysctl(Sysctl { netns: Netns::Host, key: key.into(), value: value.into(), revert })
 }
 
-fn single(port: u16) -> Object {
-    Object::Element(Element {
-        set: SetName::AnyPorts,
-        key: vec![Value::Protocol(Protocol::Tcp), Value::Port(port)],
-        through: None,
-        data: vec![Value::Ipv4([10, 1, 0, 2].into()), Value::Port(80)],
+/// A container's address in each family.
+fn container(family: Family) -> Value {
+    Value::Address(match family {
+        V4 => "10.1.0.2".parse().unwrap(),
+        V6 => "fd00:1::2".parse().unwrap(),
     })
 }
 
-fn range(first: u16, last: u16) -> Object {
+fn single(family: Family, port: u16) -> Object {
+    Object::Element(Element {
+        set: SetName::AnyPorts(family),
+        key: vec![Value::Protocol(Protocol::Tcp), Value::Port(port)],
+        through: None,
+        data: vec![container(family), Value::Port(80)],
+    })
+}
+
+/// Packets of a subnet leave with the address.
+fn source(first: &str, last: &str, address: &str) -> Object {
+    let value = |text: &str| Value::Address(text.parse().unwrap());
+    Object::Element(Element {
+        set: SetName::Sources(V6),
+        key: vec![value(first)],
+        through: Some(vec![value(last)]),
+        data: vec![value(address)],
+    })
+}
+
+fn range(family: Family, first: u16, last: u16) -> Object {
     let at = |port| vec![Value::Port(port), Value::Protocol(Protocol::Tcp)];
     Object::Element(Element {
-        set: SetName::AnyRanges,
+        set: SetName::AnyRanges(family),
         key: at(first),
         through: Some(at(last)),
-        data: vec![Value::Ipv4([10, 1, 0, 2].into())],
+        data: vec![container(family)],
     })
 }
 
 fn hold(host: [u8; 4], first: u16, last: u16) -> Object {
-    let ports = PortRange::new(first, last).unwrap();
-    Object::Hold(Hold { protocol: Protocol::Tcp, host: host.into(), ports })
+    hold_at(HostAddress::At(host.into()), first, last)
 }
 
+fn hold_at(host: HostAddress, first: u16, last: u16) -> Object {
+    let ports = PortRange::new(first, last).unwrap();
+    Object::Hold(Hold { protocol: Protocol::Tcp, host, ports, relay: None })
+}
+
+use Family::{V4, V6};
 use Op::{Create, Delete};
 
 const SCRIPTS: &[(&str, Script)] = &[
@@ -179,18 +223,59 @@ const SCRIPTS: &[(&str, Script)] = &[
     ("elements need their table, and are unique", |_| {
         let table = || policy::table(Mark::DEFAULT);
         vec![
-            Create(single(8080)),
+            Create(single(V4, 8080)),
             Create(table()),
             Create(table()),
-            Create(single(8080)),
-            Create(single(8080)),
-            Delete(single(8080)),
-            Delete(single(8080)),
-            Create(range(9000, 9010)),
-            Create(range(9005, 9020)),
-            Create(range(9011, 9020)),
+            Create(single(V4, 8080)),
+            Create(single(V4, 8080)),
+            Delete(single(V4, 8080)),
+            Delete(single(V4, 8080)),
+            Create(range(V4, 9000, 9010)),
+            Create(range(V4, 9005, 9020)),
+            Create(range(V4, 9011, 9020)),
             Delete(table()),
             Delete(table()),
+        ]
+    }),
+    ("elements of one family are nothing to those of the other", |_| {
+        vec![
+            Create(policy::table(Mark::DEFAULT)),
+            Create(single(V4, 8080)),
+            Create(single(V6, 8080)),
+            Create(single(V6, 8080)),
+            Delete(single(V4, 8080)),
+            Delete(single(V6, 8080)),
+            Delete(single(V6, 8080)),
+            Create(range(V4, 9000, 9010)),
+            Create(range(V6, 9005, 9020)),
+            Create(range(V6, 9020, 9030)),
+        ]
+    }),
+    ("subnets that touch, overlap, and end where addresses do", |_| {
+        let highest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        vec![
+            Create(policy::table(Mark::DEFAULT)),
+            Create(source("fd00::", "fd00::ffff:ffff:ffff:ffff", "fd00:9::1")),
+            Create(source("fd00:0:0:1::", "fd00::1:ffff:ffff:ffff:ffff", "fd00:9::2")),
+            Create(source("fd00::ff00:0:0:0", "fd00::ff00:0:0:ff", "fd00:9::3")),
+            Create(source("ffff:ffff:ffff:ffff::", highest, "fd00:9::4")),
+            Delete(source("fd00::", "fd00::ffff:ffff:ffff:ffff", "fd00:9::1")),
+            Create(source("fd00::ff00:0:0:0", "fd00::ff00:0:0:ff", "fd00:9::3")),
+        ]
+    }),
+    ("[::1] is local to two bridges at once", |_| {
+        vec![
+            Create(loopback_by("b0")),
+            Create(bridge("b0")),
+            Create(other_bridge("b1")),
+            Delete(loopback_by("b0")),
+            Create(loopback_by("b0")),
+            Create(loopback_by("b0")),
+            Create(loopback_by("b1")),
+            Delete(loopback_by("b0")),
+            Delete(loopback_by("b0")),
+            Create(loopback_by("b0")),
+            Delete(other_bridge("b1")),
         ]
     }),
     ("held ports clash as addresses meet", |_| {
@@ -200,6 +285,19 @@ const SCRIPTS: &[(&str, Script)] = &[
             Create(hold([127, 0, 0, 2], 18080, 18082)),
             Delete(hold([127, 0, 0, 1], 18080, 18082)),
             Create(hold([127, 0, 0, 1], 18080, 18080)),
+        ]
+    }),
+    ("held ports of both families", |_| {
+        vec![
+            Create(hold_at(HostAddress::ANY_V4, 18080, 18081)),
+            Create(hold_at(HostAddress::ANY_V6, 18080, 18081)),
+            Create(hold_at(HostAddress::Any, 18081, 18082)),
+            Delete(hold_at(HostAddress::ANY_V4, 18080, 18081)),
+            Create(hold_at(HostAddress::Any, 18081, 18082)),
+            Delete(hold_at(HostAddress::ANY_V6, 18080, 18081)),
+            Create(hold_at(HostAddress::Any, 18081, 18082)),
+            Create(hold([127, 0, 0, 1], 18082, 18082)),
+            Create(hold_at(HostAddress::ANY_V6, 18082, 18082)),
         ]
     }),
     ("a changed bridge", |_| {

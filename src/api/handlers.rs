@@ -217,7 +217,7 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{BridgeSpec, DriverSpec, Icc, Ipam, Masquerade, Mtu, Reach, Subnet};
+    use crate::model::{BridgeSpec, DriverSpec, Ipam, Mtu, Reach, Subnet};
 
     /// A network on 10.1.0.0/24.
     pub(in crate::api) fn network(name: &str) -> NetworkSpec {
@@ -225,14 +225,10 @@ pub(super) mod tests {
             id: NetworkId::from_bytes([0x3f; 32]),
             name: Some(name.parse().unwrap()),
             origin: Origin::Netagent,
-            driver: DriverSpec::Bridge(BridgeSpec {
-                bridge: "nab-3f3f3f3f3f3".parse().unwrap(),
-                mtu: Mtu::ETHERNET,
-                icc: Icc::Allow,
-                masquerade: Masquerade::On,
-                host_binding: std::net::Ipv4Addr::UNSPECIFIED,
-                interface_prefix: "eth".into(),
-            }),
+            driver: DriverSpec::Bridge(BridgeSpec::new(
+                "nab-3f3f3f3f3f3".parse().unwrap(),
+                Mtu::ETHERNET,
+            )),
             ipam: Ipam::Netagent,
             subnets: vec![Subnet {
                 pool: "10.1.0.0/24".parse().unwrap(),

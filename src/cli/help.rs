@@ -4,8 +4,8 @@ use clap::Command;
 use serde::Serialize;
 
 use super::output::{Form, Output, json};
+use crate::driver::OptionRow;
 use crate::driver::bridge::OPTIONS as BRIDGE;
-use crate::driver::{Availability, OptionRow};
 use crate::model::{Error, Result, nearest};
 
 /// What `help` takes.
@@ -64,16 +64,12 @@ struct Row {
     values: &'static str,
     default: &'static str,
     meaning: &'static str,
-    available: bool,
 }
 
 fn driver(name: &str, args: &HelpArgs, form: Form) -> Result<String> {
     let known = DRIVERS.iter().find(|(known, ..)| *known == name);
     let names = DRIVERS.iter().map(|(known, ..)| *known);
     let (name, options, about) = known.ok_or_else(|| unknown("driver", name, names))?;
-    let of = |availability| options.iter().filter(move |row| row.availability == availability);
-    let works: Vec<&OptionRow> = of(Availability::Works).collect();
-    let not_yet: Vec<&OptionRow> = of(Availability::NotYet).collect();
     match (form, args.markdown) {
         (Form::Json, _) => {
             let row = |row: &OptionRow| Row {
@@ -81,16 +77,14 @@ fn driver(name: &str, args: &HelpArgs, form: Form) -> Result<String> {
                 values: row.values,
                 default: row.default,
                 meaning: row.meaning,
-                available: row.availability == Availability::Works,
             };
             json(&options.iter().map(row).collect::<Vec<Row>>())
         }
-        (Form::Text, true) => Ok(markdown(&works, &not_yet)),
+        (Form::Text, true) => Ok(markdown(options)),
         (Form::Text, false) => Ok(format!(
             "The {name} driver: {about}.\n\n\
-             Options (netagent network create -o KEY=VALUE NAME):\n\n{}{}",
-            works.iter().map(|row| listed(row)).collect::<String>(),
-            apart(&not_yet),
+             Options (netagent network create -o KEY=VALUE NAME):\n\n{}",
+            options.iter().map(listed).collect::<String>(),
         )),
     }
 }
@@ -102,27 +96,12 @@ fn listed(row: &OptionRow) -> String {
     )
 }
 
-fn apart(not_yet: &[&OptionRow]) -> String {
-    if not_yet.is_empty() {
-        return String::new();
-    }
-    let lines = not_yet.iter().map(|row| format!("  {}\n      {}\n", row.key, row.meaning));
-    format!(
-        "Docker's, refused here because they are not there yet:\n\n{}",
-        lines.collect::<String>()
-    )
-}
-
-fn markdown(works: &[&OptionRow], not_yet: &[&OptionRow]) -> String {
-    let row = |row: &&OptionRow| {
+fn markdown(options: &[OptionRow]) -> String {
+    let row = |row: &OptionRow| {
         format!("| `{}` | {} | {} | {} |\n", row.key, row.values, row.default, row.meaning)
     };
     let mut text = String::from("| option | values | default | meaning |\n|---|---|---|---|\n");
-    text.extend(works.iter().map(row));
-    if !not_yet.is_empty() {
-        text.push_str("\n| not yet | meaning |\n|---|---|\n");
-        text.extend(not_yet.iter().map(|row| format!("| `{}` | {} |\n", row.key, row.meaning)));
-    }
+    text.extend(options.iter().map(row));
     text
 }
 
@@ -140,14 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn every_option_is_listed_and_missing_ones_apart() {
+    fn every_option_is_listed() {
         let text = help(&["driver", "bridge"], false);
-        let (works, not_yet) = text.split_once("not there yet").unwrap();
         for row in BRIDGE {
-            let part = if row.availability == Availability::Works { works } else { not_yet };
-            assert!(part.contains(row.key), "{}", row.key);
+            assert!(text.contains(row.key), "{}", row.key);
         }
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
 
     #[test]

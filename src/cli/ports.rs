@@ -22,6 +22,7 @@ const COLUMNS: &[Column] = &[
     ("Container", "CONTAINER"),
     ("Endpoint", "ENDPOINT"),
     ("Network", "NETWORK"),
+    ("Note", "NOTE"),
     ("EndpointID", "ENDPOINT ID"),
 ];
 
@@ -34,7 +35,9 @@ fn shown(ports: &[Port], args: &PortsArgs, form: Form) -> Result<String> {
     match (form, &args.format) {
         (Form::Json, None) => output::json(ports),
         (Form::Text, None) => {
-            let headings: Vec<&str> = COLUMNS.iter().take(5).map(|(_, heading)| *heading).collect();
+            // Few ports have a note.
+            let columns = if ports.iter().all(|port| port.note.is_empty()) { 5 } else { 6 };
+            let headings = COLUMNS.iter().take(columns).map(|(_, heading)| *heading);
             let row = |port: &Port| {
                 vec![
                     host(port),
@@ -42,9 +45,10 @@ fn shown(ports: &[Port], args: &PortsArgs, form: Form) -> Result<String> {
                     container(port),
                     port.endpoint.clone(),
                     port.network.clone(),
+                    port.note.clone(),
                 ]
             };
-            Ok(output::table(&headings, ports.iter().map(row).collect()))
+            Ok(output::table(&headings.collect::<Vec<_>>(), ports.iter().map(row).collect()))
         }
         (Form::Text | Form::Json, Some(format)) => {
             let row = |port: &Port| {
@@ -54,6 +58,7 @@ fn shown(ports: &[Port], args: &PortsArgs, form: Form) -> Result<String> {
                     "Container": container(port),
                     "Endpoint": port.endpoint,
                     "Network": port.network,
+                    "Note": port.note,
                     "EndpointID": port.endpoint_id,
                 })
             };
@@ -91,5 +96,27 @@ mod tests {
         let format = Some("{{.Host}} {{.EndpointID}}".to_owned());
         let text = shown(&ports, &PortsArgs { format }, Form::Text).unwrap();
         assert_eq!(text, "0.0.0.0:8000-8010 3f\n");
+    }
+
+    #[test]
+    fn what_is_not_as_expected_of_a_port_is_noted() {
+        let port = |number: &str, note: &str| {
+            json!({
+                "HostIP": "*", "HostPorts": number, "Protocol": "tcp", "ContainerIP": "10.1.0.2",
+                "ContainerPorts": "80", "Endpoint": "web-1", "EndpointID": "3f", "Network": "web",
+                "Note": note,
+            })
+        };
+        let ports = json!([port("80", ""), port("81", "[::1]: relay, needs the daemon")]);
+        let ports: Vec<Port> = serde_json::from_value(ports).unwrap();
+        assert_eq!(
+            shown(&ports, &PortsArgs { format: None }, Form::Text).unwrap(),
+            "HOST   PROTO   CONTAINER     ENDPOINT   NETWORK   NOTE\n\
+             *:80   tcp     10.1.0.2:80   web-1      web\n\
+             *:81   tcp     10.1.0.2:80   web-1      web       [::1]: relay, needs the daemon\n"
+        );
+        let format = Some("{{.Note}}".to_owned());
+        let text = shown(&ports, &PortsArgs { format }, Form::Text).unwrap();
+        assert_eq!(text, "\n[::1]: relay, needs the daemon\n");
     }
 }

@@ -25,6 +25,14 @@ impl Version {
     }
 }
 
+/// `GET /info`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Info {
+    /// Whether containers outlive this dockerd.
+    pub live_restore_enabled: bool,
+}
+
 /// `GET /networks` and `GET /networks/{id}`; only the latter has containers.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -107,6 +107,22 @@ async fn docker_announces_addresses_itself_from_28_on() {
 }
 
 #[tokio::test]
+async fn only_a_new_docker_that_may_restore_containers_takes_one_placed_link() {
+    for (version, info, lone) in [
+        ("1.41", r#"{"LiveRestoreEnabled":true}"#, false),
+        ("1.48", r#"{"LiveRestoreEnabled":true}"#, true),
+        ("1.48", r#"{"LiveRestoreEnabled":false}"#, false),
+    ] {
+        let mut pages = pages();
+        let version = format!(r#"{{"ApiVersion":"{version}"}}"#);
+        pages.insert("/version".to_owned(), (StatusCode::OK, version.clone()));
+        pages.insert("/info".to_owned(), (StatusCode::OK, info.to_owned()));
+        let view = with_docker(pages, async |client| client.view().await).await.unwrap();
+        assert_eq!(view.lone_placements, lone, "{version} {info}");
+    }
+}
+
+#[tokio::test]
 async fn a_network_that_goes_while_it_is_looked_at_is_only_left_out() {
     let mut pages = pages();
     pages.remove(&format!("/networks/{NETWORK}"));

@@ -7,8 +7,12 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Map, Value};
 
-use super::wire::{CreateEndpoint, CreateNetwork, IpamData, OfEndpoint, RequestPool, WithOptions};
+use super::wire::{
+    CreateEndpoint, CreateNetwork, GatewayCheck, GatewayNeeds, IpamData, Join, OfEndpoint,
+    RequestPool, WithOptions,
+};
 use super::{ADDRESS_SPACE, endpoint_options};
+use crate::driver;
 use crate::engine::{AttachRequest, EndpointRequest, NetworkRequest, PoolRequest, SubnetRequest};
 use crate::ipam::Purpose;
 use crate::model::{EndpointId, Error, Ipam, NetworkId, Origin, Reach, Result};
@@ -131,6 +135,10 @@ fn generic(id: &NetworkId, options: &Map<String, Value>) -> Result<BTreeMap<Stri
             tracing::warn!(network = %id.short(), option = %key, "an option of dockerd's is not used");
         }
     }
+    user_options(options)
+}
+
+fn user_options(options: &Map<String, Value>) -> Result<BTreeMap<String, String>> {
     let refuse = |key: &str, value: &Value, what: &str| {
         Error::usage(format!("option \"{key}\""), format!("{value} is not {what}"))
     };
@@ -156,7 +164,7 @@ impl TryFrom<&CreateEndpoint> for EndpointRequest {
     fn try_from(wire: &CreateEndpoint) -> Result<Self> {
         let id: EndpointId = field("EndpointID", &wire.endpoint_id)?;
         let network = field("NetworkID", &wire.network_id)?;
-        endpoint_options::check(&id.short(), &wire.options)?;
+        let settings = endpoint_options::settings(&id.short(), &wire.options)?;
         let v4: Option<Ipv4Net> = optional("Address", &wire.interface.address)?;
         let v6: Option<Ipv6Net> = optional("AddressIPv6", &wire.interface.address_ipv6)?;
         Ok(Self {
@@ -167,9 +175,25 @@ impl TryFrom<&CreateEndpoint> for EndpointRequest {
             v4,
             v6,
             mac: optional("MacAddress", &wire.interface.mac_address)?,
-            attach: AttachRequest::HandOff,
+            attach: match settings.interface {
+                None => AttachRequest::HandOff,
+                Some(interface) => AttachRequest::Named { interface },
+            },
+            sysctls: settings.sysctls,
             ports: Vec::new(),
         })
+    }
+}
+
+impl TryFrom<&GatewayCheck> for GatewayNeeds {
+    type Error = Error;
+
+    /// What else is wrong with the options is for CreateNetwork to say, which follows.
+    fn try_from(wire: &GatewayCheck) -> Result<Self> {
+        let reach = reach(&wire.options)?;
+        let options = user_options(&wire.options)?;
+        let (skip_ipv4, skip_ipv6) = driver::needs_no_gateway(DRIVER, &options, reach)?;
+        Ok(Self { skip_ipv4, skip_ipv6 })
     }
 }
 
@@ -185,6 +209,14 @@ impl TryFrom<&WithOptions> for (NetworkId, EndpointId) {
     type Error = Error;
 
     fn try_from(wire: &WithOptions) -> Result<Self> {
+        Ok((field("NetworkID", &wire.network_id)?, field("EndpointID", &wire.endpoint_id)?))
+    }
+}
+
+impl TryFrom<&Join> for (NetworkId, EndpointId) {
+    type Error = Error;
+
+    fn try_from(wire: &Join) -> Result<Self> {
         Ok((field("NetworkID", &wire.network_id)?, field("EndpointID", &wire.endpoint_id)?))
     }
 }

@@ -1,5 +1,6 @@
 //! NetworkDriver: the calls of a network's and an endpoint's life.
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -8,8 +9,8 @@ use super::convert::field;
 use super::plugin::{Plugin, Reply, done, gone_is_fine, value};
 use super::ports;
 use super::wire::{
-    self, CreateEndpoint, CreateNetwork, EndpointCreated, Interface, InterfaceName, OfEndpoint,
-    OfNetwork, WithOptions,
+    self, CreateEndpoint, CreateNetwork, EndpointCreated, GatewayCheck, GatewayNeeds, Interface,
+    InterfaceName, Join, OfEndpoint, OfNetwork, WithOptions,
 };
 use crate::engine::{self, EndpointRequest, Engine, Mode, NetworkRequest};
 use crate::model::{EndpointId, EndpointSpec, Error, NetworkId, Result};
@@ -17,7 +18,7 @@ use crate::model::{EndpointId, EndpointSpec, Error, NetworkId, Result};
 pub(super) async fn handle(plugin: &Plugin, name: &str, method: &str, body: &[u8]) -> Reply {
     match name {
         "GetCapabilities" => Ok(Some(json!({
-            "Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": false
+            "Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": true
         }))),
         "CreateNetwork" => create_network(plugin, wire::parse(method, body)?).await,
         "DeleteNetwork" => delete_network(plugin, wire::parse(method, body)?).await,
@@ -33,7 +34,9 @@ pub(super) async fn handle(plugin: &Plugin, name: &str, method: &str, body: &[u8
         // EndpointOperInfo would keep the container from starting.
         "EndpointOperInfo" => Ok(Some(json!({ "Value": {} }))),
         "DiscoverNew" | "DiscoverDelete" | "FreeNetwork" => done(),
-        "GwAllocCheck" => Ok(Some(json!({ "SkipIPv4": false, "SkipIPv6": false }))),
+        "GwAllocCheck" => {
+            value(&GatewayNeeds::try_from(&wire::parse::<GatewayCheck>(method, body)?)?)
+        }
         "AllocateNetwork" => Err(Error::usage(
             "allocate a network for a swarm",
             "netagent's networks are local to their host",
@@ -82,11 +85,14 @@ fn left_open(given: &Interface, made: &EndpointSpec) -> Interface {
     }
 }
 
-/// The port lists are left for ProgramExternalConnectivity: another network's endpoint may be the
-/// one to publish them.
-async fn join(plugin: &Plugin, call: WithOptions) -> Reply {
+/// The port lists are those of the container: they are translated once ProgramExternalConnectivity
+/// says that this endpoint publishes them, and are open from now on where nothing is translated.
+async fn join(plugin: &Plugin, call: Join) -> Reply {
     let (network, endpoint) = (&call).try_into()?;
-    let joined = plugin.engine(move |engine| engine.join(network, endpoint)).await?;
+    let ports = ports::published(&call.options)?;
+    let sandbox = PathBuf::from(call.sandbox_key);
+    let joined =
+        plugin.engine(move |engine| engine.join(network, endpoint, &sandbox, &ports)).await?;
     plugin.ring();
     value(&answer_to_join(&joined))
 }
@@ -97,7 +103,7 @@ fn answer_to_join(joined: &engine::Joined) -> wire::Joined {
     let text = |address: Option<String>| address.unwrap_or_default();
     wire::Joined {
         interface_name: InterfaceName {
-            src_name: joined.source.to_string(),
+            src_name: text(joined.source.as_ref().map(ToString::to_string)),
             dst_prefix: joined.prefix.clone(),
         },
         gateway: text(joined.gateway.map(|address| address.to_string())),
@@ -141,6 +147,9 @@ mod tests {
             v6: None,
             mac: MacAddr::from_id(&[1; 32]),
             attach: Attach::HandOff,
+            sysctls: Default::default(),
+            asked: Vec::new(),
+            publishes: false,
             ports: Vec::new(),
         }
     }
@@ -168,7 +177,7 @@ mod tests {
 
     fn joined(gateway: Option<&str>, gateway_v6: Option<&str>) -> serde_json::Value {
         let joined = engine::Joined {
-            source: "nac-8f476ffd31b".parse().unwrap(),
+            source: Some("nac-8f476ffd31b".parse().unwrap()),
             prefix: "eth".into(),
             gateway: gateway.map(|address| address.parse().unwrap()),
             gateway_v6: gateway_v6.map(|address| address.parse().unwrap()),

@@ -1,12 +1,11 @@
 //! Port lists: what dockerd wants published, in the engine's words.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
 use super::wire::PortBinding;
-use crate::engine::PortRequest;
-use crate::model::{Error, PortRange, Protocol, Result};
+use crate::model::{Error, PortRange, PortRequest, Protocol, Result};
 
 /// The list of ports to publish, in the options of Join and ProgramExternalConnectivity.
 pub const PORT_MAP: &str = "com.docker.network.portmap";
@@ -29,10 +28,7 @@ fn port(binding: &PortBinding) -> Result<PortRequest> {
     let protocol = match binding.proto {
         6 => Protocol::Tcp,
         17 => Protocol::Udp,
-        132 => {
-            return Err(refuse("publishing SCTP is not there yet".into())
-                .advise("publish tcp and udp ports only"));
-        }
+        132 => Protocol::Sctp,
         other => return Err(refuse(format!("IP protocol {other} has no ports to publish"))),
     };
     if binding.port == 0 {
@@ -46,20 +42,16 @@ fn port(binding: &PortBinding) -> Result<PortRequest> {
         })?),
     };
     let host = host(&binding.host_ip).map_err(|why| {
-        refuse(why).advise("name an IPv4 address of the host, or none for all of them")
+        refuse(why).advise("name an address of the host, or none for all of them")
     })?;
     Ok(PortRequest { protocol, host, container: binding.port, host_ports })
 }
 
-fn host(text: &str) -> std::result::Result<Option<Ipv4Addr>, String> {
+fn host(text: &str) -> std::result::Result<Option<IpAddr>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    match text.parse() {
-        Ok(IpAddr::V4(address)) => Ok(Some(address)),
-        Ok(IpAddr::V6(_)) => Err("publishing on an IPv6 address is not there yet".into()),
-        Err(_) => Err(format!("\"{text}\" is not an IP address")),
-    }
+    text.parse().map(Some).map_err(|_| format!("\"{text}\" is not an IP address"))
 }
 
 /// As the user typed it: `[::1]:6000:6000/tcp`.
@@ -131,18 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_published_yet_is_refused_by_its_port() {
+    fn what_cannot_be_published_is_refused_by_its_port() {
         for (entry, port, why) in [
-            (
-                r#"{"Proto":6,"Port":6000,"HostIP":"::1","HostPort":6000,"HostPortEnd":6000}"#,
-                "[::1]:6000:6000/tcp",
-                "not there yet",
-            ),
-            (
-                r#"{"Proto":132,"Port":5000,"HostIP":"","HostPort":0,"HostPortEnd":0}"#,
-                "5000/sctp",
-                "not there yet",
-            ),
             (r#"{"Proto":1,"Port":1}"#, "1/protocol 1", "no ports"),
             (r#"{"Proto":6,"Port":0,"HostPort":80}"#, "80:0/tcp", "1 to 65535"),
             (

@@ -58,6 +58,8 @@ fn merge(into: &mut Suspects, more: Suspects) {
 pub struct Pace {
     /// Further rings within this time are answered by the same view.
     pub debounce: Duration,
+    /// The longest pause after a view that took long.
+    pub rest_at_most: Duration,
     /// Between the view that first lacks something and the one that confirms it: longer than dockerd
     /// takes from making an endpoint to showing it.
     pub confirm: Duration,
@@ -75,6 +77,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             debounce: Duration::from_millis(500),
+            rest_at_most: Duration::from_secs(3),
             confirm: Duration::from_secs(10),
             retry: Duration::from_secs(1),
             retry_at_most: Duration::from_secs(15),
@@ -141,8 +144,9 @@ pub async fn run(docker: Client, engine: Handle, bell: Bell, pace: Pace) -> Resu
         let mut confirm = None;
         let mut rest = pace.debounce;
         if let Some((view, took)) = ask(&docker, &pace).await {
-            // A view asks for every network: dockerd shall spend a tenth of its time on us at most.
-            rest = rest.max(10 * took);
+            // A view asks for every network: dockerd shall spend a tenth of its time on us at most,
+            // but on a slow host users do not wait for names without end.
+            rest = rest.max((10 * took).min(pace.rest_at_most));
             // A ring must not make the confirming view come too early.
             let early = judged.is_some_and(|at| at.elapsed() < pace.confirm);
             let dead = if early { doubts.clear(&view) } else { doubts.judge(&view) };

@@ -76,11 +76,31 @@ pub struct IpamData {
     #[serde(default)]
     pub pool: String,
     /// With the pool's prefix length; absent where none was allocated.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub gateway: String,
     /// Reserved addresses by the user's names, with the pool's prefix length.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub aux_addresses: BTreeMap<String, String>,
+}
+
+/// NetworkDriver.GwAllocCheck, which comes before CreateNetwork.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GatewayCheck {
+    /// As CreateNetwork has them.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub options: Map<String, Value>,
+}
+
+/// Answer to GwAllocCheck: for which family dockerd reserves no gateway that nobody named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct GatewayNeeds {
+    /// None of IPv4.
+    #[serde(rename = "SkipIPv4")]
+    pub skip_ipv4: bool,
+    /// None of IPv6.
+    #[serde(rename = "SkipIPv6")]
+    pub skip_ipv6: bool,
 }
 
 /// DeleteNetwork, FreeNetwork.
@@ -143,8 +163,25 @@ pub struct OfEndpoint {
     pub endpoint_id: String,
 }
 
-/// Join and ProgramExternalConnectivity. Join's SandboxKey is not read: its path need not exist
-/// yet, and dockerd moves the link.
+/// NetworkDriver.Join.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Join {
+    /// 64 hexadecimal digits.
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// 64 hexadecimal digits.
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    /// Path of the container's namespace; at the start of a container it exists from 28 on.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub sandbox_key: String,
+    /// The container's options: its port lists.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub options: Map<String, Value>,
+}
+
+/// ProgramExternalConnectivity.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct WithOptions {
@@ -197,9 +234,11 @@ pub struct Joined {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct InterfaceName {
-    /// Its name in the host's namespace.
+    /// Its name in the host's namespace; empty where it is in the sandbox already.
     pub src_name: String,
-    /// What its name in the sandbox begins with; dockerd adds the lowest free number.
+    /// What its name in the sandbox begins with; dockerd adds the lowest free number. After a
+    /// restart dockerd finds an interface by its address, and what follows this must be a number or
+    /// nothing: otherwise the container loses its DNS.
     pub dst_prefix: String,
 }
 

@@ -9,13 +9,19 @@ use crate::object::{Accept, Family, Netns, Object, Revert, Sysctl, Wanted};
 /// What the host needs while networks exist: the table, the accept in DOCKER-USER and, where one
 /// of them reaches out, forwarding on the links it is routed over. `saved` holds the sysctls as
 /// they were.
-pub fn host_objects(facts: &Facts, needs: Needs, saved: &BTreeMap<String, String>) -> Vec<Wanted> {
+pub fn host_objects(facts: &Facts, needs: &Needs, saved: &BTreeMap<String, String>) -> Vec<Wanted> {
     let mut objects = vec![policy::table(facts.mark)];
     if needs.outside {
-        for uplink in &facts.uplinks {
+        for uplink in facts.uplinks.iter().chain(&adopted_links(facts, needs)) {
             let forwarding = Forwarding { facts, needs, saved, uplink };
             objects.extend(policy::uplink_elements(uplink, forwarding.raised()));
             objects.extend(forwarding.sysctls());
+        }
+        for name in &needs.adopted {
+            if let Some(bridge) = facts.foreign_bridge(name) {
+                let key = format!("net/ipv4/conf/{name}/route_localnet");
+                objects.push(raise(saved, key, u8::from(bridge.route_localnet).to_string(), "1"));
+            }
         }
     }
     // Above the others in the list of one kind: a router believes no advertisements, so accept_ra
@@ -23,16 +29,36 @@ pub fn host_objects(facts: &Facts, needs: Needs, saved: &BTreeMap<String, String
     if needs.outside_v6 && facts.ipv6 && !facts.force_forwarding && !facts.uplinks.is_empty() {
         objects.push(raise(saved, ALL_V6.into(), u8::from(facts.router_v6).to_string(), "1"));
     }
-    if facts.iptables {
-        let families = if facts.ipv6 { &[Family::V4, Family::V6][..] } else { &[Family::V4] };
-        objects.extend(
-            families.iter().map(|&family| Object::Accept(Accept { family, mark: facts.mark })),
-        );
+    for (there, family) in
+        [(facts.iptables, Family::V4), (facts.ip6tables && facts.ipv6, Family::V6)]
+    {
+        if there {
+            objects.push(Object::Accept(Accept { family, mark: facts.mark }));
+        }
     }
     objects
         .into_iter()
         .map(|object| Wanted::new(object, "netagent has networks on this host"))
         .collect()
+}
+
+/// Bridges of the operator's that must forward like an uplink, and are none.
+fn adopted_links(facts: &Facts, needs: &Needs) -> Vec<Uplink> {
+    let others = needs
+        .adopted
+        .iter()
+        .filter(|name| facts.uplinks.iter().all(|uplink| uplink.name != **name));
+    let link = |name: &LinkName| {
+        let bridge = facts.foreign_bridge(name)?;
+        Some(Uplink {
+            name: name.clone(),
+            default_route: false,
+            forwarding_v4: bridge.forwarding_v4,
+            forwarding_v6: bridge.forwarding_v6,
+            learned_v6: None,
+        })
+    };
+    others.filter_map(link).collect()
 }
 
 /// Forwarding of IPv6 for the whole host: the only switch before Linux 6.17.
@@ -49,7 +75,7 @@ fn raise(saved: &BTreeMap<String, String>, key: String, now: String, value: &str
 /// FORWARD drop only when it flips that switch itself.
 struct Forwarding<'a> {
     facts: &'a Facts,
-    needs: Needs,
+    needs: &'a Needs,
     saved: &'a BTreeMap<String, String>,
     uplink: &'a Uplink,
 }

@@ -5,16 +5,20 @@
 
 mod blocks;
 pub mod bridge;
+mod endpoint;
 mod options;
 
 use std::collections::BTreeMap;
 
 pub use blocks::sandbox_end_name;
-pub use options::{Availability, OptionRow, check_known, find};
+pub use endpoint::{
+    ENDPOINT_IFNAME, ENDPOINT_OPTIONS, ENDPOINT_SYSCTLS, EndpointSettings, endpoint_settings,
+};
+pub use options::{OptionRow, check_known, find};
 
 use crate::model::{
-    DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, Facts, Needs, NetworkId,
-    NetworkSpec, Result, Subnet,
+    DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, Facts, ForeignBridge, LinkName,
+    Needs, NetworkId, NetworkSpec, Reach, Result, Subnet,
 };
 use crate::object::{Kind, Netns, ObjectKey, Wanted};
 
@@ -25,16 +29,52 @@ pub fn settings(
     id: NetworkId,
     options: &BTreeMap<String, String>,
     subnets: &[Subnet],
+    reach: Reach,
     facts: &Facts,
 ) -> Result<DriverSpec> {
     match name {
         "bridge" | "netagent" => {
-            bridge::settings(id, options, subnets, facts).map(DriverSpec::Bridge)
+            bridge::settings(id, options, subnets, reach, facts).map(DriverSpec::Bridge)
         }
-        _ => Err(Error::usage(
-            format!("driver \"{name}\""),
-            "netagent has no driver of this name; it has: bridge",
-        )),
+        _ => Err(unknown(name)),
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::usage(
+        format!("driver \"{name}\""),
+        "netagent has no driver of this name; it has: bridge",
+    )
+}
+
+/// Whether a network of these options needs no gateway address, by family: IPv4, IPv6.
+pub fn needs_no_gateway(
+    name: &str,
+    options: &BTreeMap<String, String>,
+    reach: Reach,
+) -> Result<(bool, bool)> {
+    match name {
+        "bridge" | "netagent" => bridge::needs_no_gateway(options, reach),
+        _ => Err(unknown(name)),
+    }
+}
+
+/// The bridge of the operator's that a network of these options would use.
+pub fn adopted<'a>(
+    name: &str,
+    options: &BTreeMap<String, String>,
+    facts: &'a Facts,
+) -> Result<Option<&'a ForeignBridge>> {
+    match name {
+        "bridge" | "netagent" => bridge::adopted(options, facts),
+        _ => Err(unknown(name)),
+    }
+}
+
+/// The bridge of the operator's that a network uses, where it is not there.
+pub fn missing_bridge<'a>(network: &'a NetworkSpec, facts: &Facts) -> Option<&'a LinkName> {
+    match &network.driver {
+        DriverSpec::Bridge(spec) => bridge::is_gone(spec, facts).then_some(&spec.bridge),
     }
 }
 
@@ -61,7 +101,7 @@ pub fn endpoint_objects(
 
 /// What the host itself needs while networks with these needs exist; `saved` holds the host's
 /// sysctls as they were before us.
-pub fn host_objects(facts: &Facts, needs: Needs, saved: &BTreeMap<String, String>) -> Vec<Wanted> {
+pub fn host_objects(facts: &Facts, needs: &Needs, saved: &BTreeMap<String, String>) -> Vec<Wanted> {
     blocks::host_objects(facts, needs, saved)
 }
 

@@ -11,6 +11,9 @@ impl Engine {
     /// an attach that fails afterwards.
     pub(super) fn announce(&mut self, network: &NetworkSpec, endpoint: &EndpointSpec) {
         let DriverSpec::Bridge(bridge) = &network.driver;
+        if bridge.announce.count == 0 {
+            return;
+        }
         self.kernel.announce(&Announcement {
             bridge: bridge.bridge.clone(),
             mac: endpoint.mac,

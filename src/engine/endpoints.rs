@@ -1,18 +1,19 @@
 //! Endpoints: create, join, leave, delete.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
 
 use super::execute::{Left, execute, roll_forward, with_leftovers};
-use super::{AttachRequest, EndpointRequest, Engine, Joined, PortRequest};
+use super::join::attach_of;
+use super::{AttachRequest, EndpointRequest, Engine};
 use crate::driver;
 use crate::ipam::{PoolId, Purpose};
 use crate::model::{
     Attach, DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, ErrorClass, LinkName,
-    MacAddr, NetworkId, NetworkPhase, NetworkSpec, Reach, Result, SandboxId, StoredEndpoint,
+    MacAddr, NetworkId, NetworkPhase, NetworkSpec, PortRequest, Reach, Result, SandboxId,
+    StoredEndpoint,
 };
 use crate::object::Wanted;
 use crate::plan::delta;
@@ -36,6 +37,7 @@ impl Engine {
             };
         }
         let network = self.ready_network(request.network)?.clone();
+        self.need_bridge(&network)?;
         let asked = [request.v4.map(IpNet::V4), request.v6.map(IpNet::V6)];
         for net in asked.into_iter().flatten() {
             self.check_address(&network, net)?;
@@ -43,6 +45,7 @@ impl Engine {
         }
         let ports = request.ports.clone();
         let spec = self.check_endpoint(&network, request)?;
+        self.warn_of_sysctls(&spec);
         if let Err(error) = self.attach(&network, &spec, &ports) {
             self.give_back(&network, &spec);
             return Err(error);
@@ -66,6 +69,22 @@ impl Engine {
                 format!("network \"{}\"", network.spec.label()),
                 "it is being removed",
             )),
+        }
+    }
+
+    /// A bridge of the operator's may have gone, and may be back unnoticed.
+    fn need_bridge(&mut self, network: &NetworkSpec) -> Result<()> {
+        if driver::missing_bridge(network, &self.facts).is_none() {
+            return Ok(());
+        }
+        self.refresh_facts()?;
+        match driver::missing_bridge(network, &self.facts) {
+            None => Ok(()),
+            Some(bridge) => Err(Error::unavailable(
+                format!("bridge \"{bridge}\""),
+                "it is gone, and was not netagent's",
+            )
+            .advise("make it again, or remove the network")),
         }
     }
 
@@ -101,7 +120,8 @@ impl Engine {
         };
         let DriverSpec::Bridge(bridge) = &network.driver;
         let attach = match request.attach {
-            AttachRequest::HandOff => Attach::HandOff,
+            AttachRequest::HandOff => attach_of(network, None),
+            AttachRequest::Named { interface } => attach_of(network, Some(interface)),
             AttachRequest::Netns { path, interface, default_route } => Attach::Netns {
                 id: self.sandbox(&path)?,
                 interface: self.interface_name(&path, interface, &bridge.interface_prefix)?,
@@ -125,6 +145,9 @@ impl Engine {
             v6: v6.and_then(as_v6).or(request.v6),
             mac: request.mac.unwrap_or_else(own_mac),
             attach,
+            sysctls: request.sysctls,
+            asked: Vec::new(),
+            publishes: false,
             ports: Vec::new(),
         })
     }
@@ -326,55 +349,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Hands the endpoint's link to dockerd.
-    pub fn join(&mut self, network: NetworkId, endpoint: EndpointId) -> Result<Joined> {
-        let (network, mut stored) = self.living_endpoint(network, endpoint)?;
-        let DriverSpec::Bridge(bridge) = &network.driver;
-        let gateway = |address: Option<IpAddr>| {
-            let address = address.filter(|_| network.reach == Reach::External)?;
-            network.gateway_for(address)
-        };
-        let v4 = gateway(stored.spec.v4.map(|net| net.addr().into()));
-        let v6 = gateway(stored.spec.v6.map(|net| net.addr().into()));
-        let joined = Joined {
-            source: driver::sandbox_end_name(stored.spec.id),
-            prefix: bridge.interface_prefix.clone(),
-            gateway: v4.and_then(|address| match address {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            }),
-            gateway_v6: v6.and_then(|address| match address {
-                IpAddr::V6(address) => Some(address),
-                IpAddr::V4(_) => None,
-            }),
-        };
-        stored.phase = EndpointPhase::Joined;
-        self.record(stored.clone())?;
-        if !self.docker_announces {
-            self.announce(&network, &stored.spec);
-        }
-        Ok(joined)
-    }
-
-    /// dockerd takes the link out of the sandbox; published ports are withdrawn. Unknown
-    /// endpoints are no error: dockerd may say it twice.
-    pub fn leave(&mut self, network: NetworkId, endpoint: EndpointId) -> Result<()> {
-        self.withdraw(network, endpoint)?;
-        let Ok((_, mut stored)) = self.living_endpoint(network, endpoint) else { return Ok(()) };
-        stored.phase = EndpointPhase::Leaving;
-        self.record(stored)
-    }
-
     /// Removes an endpoint with its ports; unknown ones are no error.
     pub fn delete_endpoint(&mut self, network: NetworkId, endpoint: EndpointId) -> Result<()> {
         let Some((network, mut stored)) = self.find_endpoint(network, endpoint) else {
             return Ok(());
         };
-        let wanted = self.endpoint_objects(&network, &stored);
+        let wanted = self.remains(&network, &stored)?;
         stored.phase = EndpointPhase::Deleting;
         self.record(stored.clone())?;
         let errors = roll_forward(&mut *self.kernel, &delta(&wanted, &[]));
         self.ports.remove(&stored.spec);
+        self.restore_siblings(stored.spec.id);
+        self.prefixes.remove(&stored.spec.id);
         if let Some(Left { error, .. }) = errors.into_iter().next() {
             let task = format!("remove endpoint \"{}\"", stored.spec.label());
             self.note(&stored.spec.label(), error.to_string());

@@ -15,7 +15,7 @@ use crate::model::{
 
 impl Engine {
     /// Whether no container can be using an endpoint of Docker's: it was never taken into one, its
-    /// link has gone with the container's namespace, or dockerd has put it back on the host.
+    /// link or the sandbox we placed it in has gone, or dockerd has put it back on the host.
     pub(super) fn is_dead(&mut self, endpoint: &StoredEndpoint) -> Result<bool> {
         let id = endpoint.spec.id;
         match (&endpoint.spec.attach, endpoint.phase) {
@@ -26,7 +26,11 @@ impl Engine {
             ) => {
                 return Ok(true);
             }
-            (Attach::Netns { .. }, _) => return Ok(false),
+            (Attach::AtJoin { .. }, _) => return Ok(true),
+            (Attach::Netns { path, id, .. }, _) => {
+                let (path, id) = (path.clone(), *id);
+                return self.is_lost(&path, id);
+            }
         }
         let (host_end, sandbox_end) = (driver::host_end(id), driver::sandbox_end(id));
         let keys = vec![host_end.clone(), sandbox_end.clone()];

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::Engine;
 use crate::driver;
 use crate::model::{
-    Needs, NetworkId, NetworkPhase, NetworkSpec, Reach, Result, SavedSysctl, StoredNetwork,
+    BridgeOwner, DriverSpec, Needs, NetworkId, NetworkPhase, NetworkSpec, Reach, Result,
+    SavedSysctl, StoredNetwork,
 };
 use crate::object::{Object, Revert, Wanted};
 use crate::store::Change;
@@ -32,13 +33,14 @@ impl Engine {
     pub(super) fn host_objects(&self, needs: Option<Needs>) -> Vec<Wanted> {
         let Some(needs) = needs else { return Vec::new() };
         let saved = self.saved.iter().map(|saved| (saved.key.clone(), self.value_before(saved)));
-        driver::host_objects(&self.facts, needs, &saved.collect())
+        driver::host_objects(&self.facts, &needs, &saved.collect())
     }
 
     /// What a sysctl goes back to. A host that has become a router since (dockerd writes
     /// ip_forward, which raises every link) stays one.
     pub(super) fn value_before(&self, saved: &SavedSysctl) -> String {
-        match self.facts.router && saved.key.starts_with("net/ipv4/") {
+        let forwarding = saved.key.starts_with("net/ipv4/") && saved.key.ends_with("/forwarding");
+        match self.facts.router && forwarding {
             true => "1".into(),
             false => saved.before.clone(),
         }
@@ -79,6 +81,12 @@ fn needs_of<'a>(networks: impl Iterator<Item = &'a NetworkSpec>) -> Option<Needs
         Some(Needs {
             outside: needs.outside || outside,
             outside_v6: needs.outside_v6 || (outside && network.v6().next().is_some()),
+            adopted: match &network.driver {
+                DriverSpec::Bridge(bridge) if outside && bridge.owner == BridgeOwner::Operator => {
+                    needs.adopted.into_iter().chain([bridge.bridge.clone()]).collect()
+                }
+                DriverSpec::Bridge(_) => needs.adopted,
+            },
         })
     })
 }

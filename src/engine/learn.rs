@@ -11,6 +11,9 @@ impl Engine {
     /// A dockerd began: what of Docker's is here now is suspect until its API confirms it, and
     /// addresses are given out once more to those who had them.
     pub fn docker_began(&mut self) -> Result<Suspects> {
+        self.note_restored();
+        // Its version may be another.
+        self.lone_placements = true;
         let here =
             self.intent.networks().map(|known| &known.spec).filter(|spec| spec.leases_here());
         let ours = here.flat_map(|spec| &spec.subnets).map(|subnet| subnet.pool).collect();
@@ -36,6 +39,7 @@ impl Engine {
     pub fn learn(&mut self, view: &DockerView, suspects: &Suspects) -> Result<()> {
         self.docker_subnets.clone_from(&view.subnets);
         self.docker_announces = view.announces;
+        self.lone_placements = view.lone_placements;
         self.learn_names(view)?;
         let mut stuck = Vec::new();
         for id in suspects.endpoints.iter().filter(|id| !view.endpoints.contains_key(id)) {

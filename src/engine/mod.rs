@@ -9,11 +9,13 @@ mod execute;
 mod ghosts;
 mod handle;
 mod host;
+mod join;
 mod learn;
 mod networks;
 mod pools;
 mod ports;
 mod recover;
+mod siblings;
 mod status;
 mod subnets;
 
@@ -27,16 +29,17 @@ use crate::ipam::{AddressBook, DefaultPool};
 use crate::kernel::Kernel;
 use crate::model::{
     EndpointId, Error, Facts, Intent, Ipam, LinkName, MacAddr, Mark, NetworkId, NetworkName,
-    Origin, PortRange, Protocol, Reach, Result, SavedSysctl,
+    Origin, Reach, Result, SavedSysctl,
 };
 use crate::object::{Netns, Object, Revert, Sysctl, Wanted};
 use crate::plan::Plan;
 use crate::store::Store;
 use ports::PortIndex;
 
+pub use crate::model::PortRequest;
 pub use execute::{execute, roll_forward};
 pub use handle::Handle;
-pub use status::{Holder, Problem, Status};
+pub use status::{Caveat, Holder, Problem, Status};
 
 /// What an operator sets in the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +120,8 @@ pub struct EndpointRequest {
     pub mac: Option<MacAddr>,
     /// Who plumbs the sandbox.
     pub attach: AttachRequest,
+    /// Sysctls of its interface, with `IFNAME` for the interface.
+    pub sysctls: BTreeMap<String, String>,
     /// Ports to publish at once (endpoints that netagent plumbs; dockerd publishes later).
     pub ports: Vec<PortRequest>,
 }
@@ -124,8 +129,13 @@ pub struct EndpointRequest {
 /// Who plumbs the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttachRequest {
-    /// dockerd.
+    /// dockerd, or netagent where dockerd would never name the interface as the network does.
     HandOff,
+    /// The same under this name, as far as it can be had.
+    Named {
+        /// Exact interface name.
+        interface: LinkName,
+    },
     /// netagent, into this namespace.
     Netns {
         /// Path of the namespace.
@@ -140,27 +150,14 @@ pub enum AttachRequest {
 /// What dockerd needs to know to take a link into its sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// Name of the link in the host's namespace.
-    pub source: LinkName,
-    /// What its name in the sandbox begins with.
+    /// Name of the link in the host's namespace; `None` where netagent has placed it already.
+    pub source: Option<LinkName>,
+    /// What its name in the sandbox begins with; nothing or a number follows.
     pub prefix: String,
     /// IPv4 gateway; `None` on an internal network.
     pub gateway: Option<Ipv4Addr>,
     /// IPv6 gateway; `None` on an internal network or without IPv6.
     pub gateway_v6: Option<std::net::Ipv6Addr>,
-}
-
-/// A port to publish, as a door asks for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PortRequest {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// Host address; the network's host binding where `None`.
-    pub host: Option<Ipv4Addr>,
-    /// Container port.
-    pub container: u16,
-    /// Host port: one of a range (the first that is free), or any ephemeral one where `None`.
-    pub host_ports: Option<PortRange>,
 }
 
 /// A pool as dockerd asks for it.
@@ -187,6 +184,10 @@ pub struct DockerView {
     pub addresses: BTreeSet<IpAddr>,
     /// Whether it announces the addresses of links that were handed to it.
     pub announces: bool,
+    /// Whether only one link of a sandbox may be placed by netagent. dockerd 28 and later knows all
+    /// of them by one name after a restart under live-restore, and ends with "close of closed
+    /// channel" when the second one leaves (RemoveInterface in libnetwork/osl).
+    pub lone_placements: bool,
 }
 
 /// A network as Docker's API shows it.
@@ -226,6 +227,14 @@ pub struct Engine {
     docker_subnets: BTreeSet<IpNet>,
     /// Whether dockerd announces addresses itself; not while its version is unknown.
     docker_announces: bool,
+    /// Whether only one link of a sandbox may be placed; also while that is unknown.
+    lone_placements: bool,
+    /// Sandboxes that have outlived a dockerd with a link that was placed.
+    restored: BTreeSet<PathBuf>,
+    /// What dockerd was told that names begin with, of links that were made when it joined.
+    prefixes: BTreeMap<EndpointId, String>,
+    /// How the sandboxes were that endpoints are about to leave.
+    siblings: BTreeMap<EndpointId, Vec<Wanted>>,
     /// What the host has for all networks together, as last made.
     host: Vec<Wanted>,
     ports: PortIndex,

@@ -56,8 +56,14 @@ impl Engine {
     /// Turns a request into a spec: subnets chosen and reserved, options parsed, clashes found.
     fn check_network(&mut self, id: NetworkId, request: NetworkRequest) -> Result<NetworkSpec> {
         let subnets = self.subnets(&request)?;
-        let driver =
-            driver::settings(&request.driver, id, &request.options, &subnets, &self.facts)?;
+        let driver = driver::settings(
+            &request.driver,
+            id,
+            &request.options,
+            &subnets,
+            request.reach,
+            &self.facts,
+        )?;
         self.check_bridge_name(&driver)?;
         Ok(NetworkSpec {
             id,
@@ -85,13 +91,6 @@ impl Engine {
                 format!("network \"{}\" has a bridge of this name", other.spec.label()),
             )
             .advise("choose another com.docker.network.bridge.name"));
-        }
-        if self.facts.foreign_links.contains(&bridge.bridge) {
-            return Err(Error::conflict(
-                format!("bridge \"{}\"", bridge.bridge),
-                "a link of this name exists that is not netagent's",
-            )
-            .advise("choose another com.docker.network.bridge.name, or remove that link"));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Starting, and finding out what went on while nobody looked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -12,8 +12,8 @@ use crate::driver;
 use crate::firewall::model::Value;
 use crate::kernel::{Kernel, Scope};
 use crate::model::{
-    Attach, DriverSpec, EndpointId, EndpointPhase, Error, Intent, LinkName, NetworkPhase, Result,
-    StoredEndpoint, StoredNetwork,
+    Attach, BridgeOwner, DriverSpec, EndpointId, EndpointPhase, Error, Intent, LinkName,
+    NetworkPhase, Origin, Result, StoredEndpoint, StoredNetwork,
 };
 use crate::object::{Object, ObjectKey, Op, Wanted};
 use crate::plan::{Observed, Plan, Step, reconcile};
@@ -44,12 +44,18 @@ impl Engine {
             notes: Vec::new(),
             docker_subnets: BTreeSet::new(),
             docker_announces: false,
+            lone_placements: true,
+            restored: BTreeSet::new(),
+            prefixes: BTreeMap::new(),
+            siblings: BTreeMap::new(),
             host: Vec::new(),
             ports: PortIndex::default(),
             orphans: Plan::default(),
         };
         engine.restore_pools()?;
         engine.reconcile()?;
+        // dockerd may have restarted while we were away.
+        engine.note_restored();
         Ok(engine)
     }
 
@@ -85,15 +91,15 @@ impl Engine {
 
     /// Endpoints whose namespace has ended, or whose path leads to another one by now.
     fn lost_sandboxes(&mut self) -> BTreeSet<EndpointId> {
-        let mut lost = BTreeSet::new();
-        for endpoint in self.intent.endpoints() {
-            if let Attach::Netns { path, id, .. } = &endpoint.spec.attach
-                && self.kernel.sandbox(path).ok() != Some(*id)
-            {
-                lost.insert(endpoint.spec.id);
-            }
-        }
-        lost
+        let sandboxed = self.intent.endpoints().filter_map(|known| match &known.spec.attach {
+            Attach::Netns { path, id, .. } => Some((known.spec.id, path.clone(), *id)),
+            Attach::AtJoin { .. } | Attach::HandOff => None,
+        });
+        let sandboxed: Vec<_> = sandboxed.collect();
+        // What cannot be looked at is not taken for gone.
+        let lost =
+            sandboxed.into_iter().filter(|(_, path, id)| self.is_lost(path, *id).unwrap_or(false));
+        lost.map(|(endpoint, ..)| endpoint).collect()
     }
 
     /// Logs what the look before this one had not found.
@@ -118,14 +124,21 @@ impl Engine {
         (networks, endpoints)
     }
 
+    /// What is to go: all of these, and links that we placed in sandboxes that have been left.
     fn objects_of(&self, networks: &[StoredNetwork], endpoints: &[StoredEndpoint]) -> Vec<Wanted> {
         let mut objects: Vec<Wanted> = networks
             .iter()
             .flat_map(|network| driver::network_objects(&network.spec, &self.facts))
             .collect();
-        for endpoint in endpoints {
+        let left = |known: &&StoredEndpoint| {
+            let placed = matches!(known.spec.attach, Attach::Netns { .. });
+            placed && known.phase == EndpointPhase::Leaving
+        };
+        let left = self.intent.endpoints().filter(left).cloned();
+        let left = left.map(|known| StoredEndpoint { phase: EndpointPhase::Joined, ..known });
+        for endpoint in endpoints.iter().cloned().chain(left) {
             if let Some(network) = self.intent.network(endpoint.spec.network) {
-                objects.extend(self.endpoint_objects(&network.spec, endpoint));
+                objects.extend(self.endpoint_objects(&network.spec, &endpoint));
             }
         }
         objects
@@ -213,14 +226,44 @@ impl Engine {
                 format!("{key} is netagent's, and nothing asks for it: `netagent gc` removes it"),
             ));
         }
+        problems.extend(self.bridge_problems());
         for endpoint in lost.iter().filter_map(|id| self.intent.endpoint(*id)) {
             let network = self.intent.network(endpoint.spec.network);
             let network = network.map_or_else(|| "?".into(), |network| network.spec.label());
             let id = endpoint.spec.id.short();
+            let advice = match endpoint.spec.origin {
+                Origin::Docker => "its container has ended; Docker has not said so yet".into(),
+                Origin::Netagent => format!(
+                    "its namespace has ended: `netagent network disconnect {network} {id}` forgets it"
+                ),
+            };
             problems.push(Problem::new(
                 format!("endpoint \"{}\" of network \"{network}\"", endpoint.spec.label()),
-                format!("its namespace has ended: `netagent network disconnect {network} {id}` forgets it"),
+                advice,
             ));
+        }
+        problems
+    }
+
+    /// What is wrong with bridges of the operator's that networks use.
+    fn bridge_problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for network in self.intent.networks().map(|known| &known.spec) {
+            let DriverSpec::Bridge(spec) = &network.driver;
+            let bridge = &spec.bridge;
+            let down = self.facts.foreign_bridge(bridge).is_some_and(|bridge| !bridge.up);
+            let text = if let Some(bridge) = driver::missing_bridge(network, &self.facts) {
+                let cut_off = self.intent.endpoints_of(network.id).count();
+                format!(
+                    "bridge \"{bridge}\" is gone and was not netagent's: {cut_off} endpoints are cut \
+                     off until it is made again"
+                )
+            } else if down && spec.owner == BridgeOwner::Operator {
+                format!("bridge \"{bridge}\" is down: `ip link set {bridge} up`")
+            } else {
+                continue;
+            };
+            problems.push(Problem::new(format!("network \"{}\"", network.label()), text));
         }
         problems
     }
@@ -304,6 +347,13 @@ fn is_alive(endpoint: &StoredEndpoint) -> bool {
     }
 }
 
+fn is_loopback(value: &Value) -> bool {
+    match value {
+        Value::Address(address) => address.is_loopback(),
+        Value::Link(_) | Value::Protocol(_) | Value::Port(_) => false,
+    }
+}
+
 /// What tells a leftover of something we know from a thing whose record is lost. The first is
 /// removed, the second only reported: a running container may still use it.
 struct Records {
@@ -335,6 +385,8 @@ impl Records {
             Object::Address(address) => self.bridges.contains(&address.link),
             Object::Route(route) => self.bridges.contains(&route.link),
             Object::Element(element) if element.set.is_host_wide() => true,
+            // It keeps [::1] for a relay, which has ended with the record or is not needed.
+            Object::Element(element) if element.data.first().is_some_and(is_loopback) => true,
             Object::Element(element) => {
                 element.key.iter().chain(&element.data).any(|value| self.mentions(value))
             }
@@ -344,10 +396,9 @@ impl Records {
     fn mentions(&self, value: &Value) -> bool {
         match value {
             Value::Link(name) => self.bridges.contains(name),
-            Value::Ipv4(address) => {
-                let address = IpAddr::V4(*address);
-                self.addresses.contains(&address)
-                    || self.subnets.iter().any(|subnet| subnet.network() == address)
+            Value::Address(address) => {
+                self.addresses.contains(address)
+                    || self.subnets.iter().any(|subnet| subnet.network() == *address)
             }
             Value::Protocol(_) | Value::Port(_) => false,
         }

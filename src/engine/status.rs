@@ -1,9 +1,13 @@
 //! What the agent knows of its own health.
 
-use std::net::Ipv4Addr;
+use std::fmt;
+use std::net::IpAddr;
 
 use super::Engine;
-use crate::model::{EndpointId, Published, Result, SavedSysctl};
+use crate::model::{
+    EndpointId, EndpointSpec, HostAddress, PortRange, Protocol, Published, Result, SavedSysctl,
+};
+use crate::object::{Object, Wanted};
 
 /// Something an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +34,30 @@ pub struct Holder {
     pub endpoint: String,
     /// Endpoint's full id.
     pub endpoint_id: EndpointId,
-    /// Container's address.
-    pub container: Ipv4Addr,
+    /// Container's address: that of IPv4 where a port leads to both.
+    pub container: Option<IpAddr>,
     /// Ports.
     pub published: Published,
+    /// What is not as one would expect of a published port.
+    pub caveat: Option<Caveat>,
+}
+
+/// What an operator should know of a published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caveat {
+    /// No socket is held on it.
+    NotReserved,
+    /// What is sent to [::1] takes a way that ends with the agent.
+    Relayed,
+}
+
+impl fmt::Display for Caveat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotReserved => "not reserved: this kernel has no SCTP sockets",
+            Self::Relayed => "[::1]: relay, needs the daemon",
+        })
+    }
 }
 
 /// What `netagent status` shows.
@@ -83,18 +107,56 @@ impl Engine {
         let mut holders = Vec::new();
         for endpoint in self.intent.endpoints() {
             let spec = &endpoint.spec;
-            let Some(container) = spec.v4 else { continue };
             let network = self.intent.network(spec.network);
+            let relayed = network.map_or_else(Vec::new, |network| {
+                relayed(&self.endpoint_objects(&network.spec, endpoint))
+            });
             holders.extend(spec.ports.iter().map(|published| Holder {
                 network: network.map_or_else(|| spec.network.short(), |known| known.spec.label()),
                 endpoint: spec.label(),
                 endpoint_id: spec.id,
-                container: container.addr(),
+                container: container_of(spec, published),
                 published: *published,
+                caveat: match published.protocol {
+                    Protocol::Sctp if !self.facts.sctp => Some(Caveat::NotReserved),
+                    Protocol::Tcp | Protocol::Udp | Protocol::Sctp => {
+                        relayed.contains(&bound(published)).then_some(Caveat::Relayed)
+                    }
+                },
             }));
         }
         let order = |holder: &Holder| (holder.published.host_ports, holder.published);
         holders.sort_by_key(order);
         holders
     }
+}
+
+/// The address of `endpoint` that a published port leads to.
+fn container_of(endpoint: &EndpointSpec, published: &Published) -> Option<IpAddr> {
+    endpoint.addresses().find(|address| match published.host {
+        HostAddress::Any => true,
+        HostAddress::At(host) => host.is_ipv4() == address.is_ipv4(),
+    })
+}
+
+/// Protocol, address and ports of a socket that is held for a published port.
+type Bound = (Protocol, HostAddress, PortRange);
+
+fn bound(published: &Published) -> Bound {
+    (published.protocol, published.host, published.host_ports)
+}
+
+/// Of the objects those ports whose [::1] is relayed.
+fn relayed(objects: &[Wanted]) -> Vec<Bound> {
+    let hold = |wanted: &Wanted| match &wanted.object {
+        Object::Hold(hold) => hold.relay.map(|_| (hold.protocol, hold.host, hold.ports)),
+        Object::Table(_)
+        | Object::Element(_)
+        | Object::Link(_)
+        | Object::Sysctl(_)
+        | Object::Address(_)
+        | Object::Route(_)
+        | Object::Accept(_) => None,
+    };
+    objects.iter().filter_map(hold).collect()
 }

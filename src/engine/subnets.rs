@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Engine, NetworkRequest, SubnetRequest};
+use crate::driver;
 use crate::ipam::{PoolId, Purpose};
-use crate::model::{Error, Ipam, NetworkSpec, Origin, Result, Subnet};
+use crate::model::{Error, ForeignBridge, Ipam, NetworkSpec, Origin, Result, Subnet};
 use crate::object::Family;
 use crate::store::Change;
 
@@ -24,18 +25,36 @@ impl Engine {
                 }
             }
         }
+        let adopted = driver::adopted(&request.driver, &request.options, &self.facts)?.cloned();
+        if let (Some(bridge), true) = (&adopted, request.origin == Origin::Netagent) {
+            asked.iter_mut().for_each(|subnet| use_addresses(subnet, bridge));
+        }
         if asked.is_empty() {
             return Err(Error::usage("", "the network has no subnet: name one with --subnet"));
         }
         if (request.origin, request.ipam) == (Origin::Docker, Ipam::Dockerd) {
             self.clear_subnets(&asked)?;
         }
+        if request.origin == Origin::Docker {
+            check_one_of_each(&asked)?;
+        }
         for (at, subnet) in asked.iter().enumerate() {
-            self.check_subnet(subnet, asked.get(..at).unwrap_or_default())?;
+            check_room(subnet)?;
+            let earlier = asked.get(..at).unwrap_or_default();
+            self.check_subnet(subnet, earlier, adopted.as_ref())?;
         }
         match (request.origin, request.ipam) {
             (Origin::Netagent, Ipam::Netagent) => {
-                asked.into_iter().map(|subnet| self.reserve(subnet)).collect()
+                let skips =
+                    driver::needs_no_gateway(&request.driver, &request.options, request.reach)?;
+                let reserve = |subnet: SubnetRequest| {
+                    let skip = match family_of(subnet.pool) {
+                        Family::V4 => skips.0,
+                        Family::V6 => skips.1,
+                    };
+                    self.reserve(subnet, skip)
+                };
+                asked.into_iter().map(reserve).collect()
             }
             (Origin::Docker, _) | (_, Ipam::Dockerd) => Ok(asked.into_iter().map(plain).collect()),
         }
@@ -60,7 +79,13 @@ impl Engine {
         taken
     }
 
-    fn check_subnet(&self, subnet: &SubnetRequest, earlier: &[SubnetRequest]) -> Result<()> {
+    /// On a bridge of the operator's `adopted`, its own subnets may be used.
+    fn check_subnet(
+        &self,
+        subnet: &SubnetRequest,
+        earlier: &[SubnetRequest],
+        adopted: Option<&ForeignBridge>,
+    ) -> Result<()> {
         let SubnetRequest { pool, gateway, range, aux } = subnet;
         let doing = format!("subnet {pool}");
         if *pool != pool.trunc() {
@@ -104,7 +129,9 @@ impl Engine {
                 .advise("choose another subnet, or leave it out to get a free one"));
             }
         }
-        if let Some(route) = self.facts.taken.iter().find(|taken| pool.contains(*taken)) {
+        let bridges = |net: &IpNet| adopted.is_some_and(|bridge| bridge.nets.contains(net));
+        let mut taken = self.facts.taken.iter().filter(|taken| pool.contains(*taken));
+        if let Some(route) = taken.find(|taken| !bridges(taken)) {
             return Err(Error::conflict(
                 doing,
                 format!("the host already uses {route}: containers would cut it off"),
@@ -114,16 +141,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the pool, the gateway and the auxiliary addresses out of the book.
-    fn reserve(&mut self, subnet: SubnetRequest) -> Result<Subnet> {
+    /// Takes the pool, the gateway and the auxiliary addresses out of the book; no gateway that
+    /// nobody named where none is needed.
+    fn reserve(&mut self, subnet: SubnetRequest, needs_no_gateway: bool) -> Result<Subnet> {
         let SubnetRequest { pool, gateway, range, aux } = subnet;
         let family = family_of(pool);
         let id = self.book.request_pool(Some(pool), range, family, &Default::default(), &[])?;
         for address in aux.values() {
             self.book.request_address(&id, Some(*address), Purpose::Auxiliary)?;
         }
-        let gateway = self.book.request_address(&id, gateway, Purpose::Gateway)?.addr();
-        Ok(Subnet { pool, gateway: Some(gateway), range, aux })
+        let gateway = match gateway {
+            None if needs_no_gateway => None,
+            named => Some(self.book.request_address(&id, named, Purpose::Gateway)?.addr()),
+        };
+        Ok(Subnet { pool, gateway, range, aux })
     }
 
     /// Takes the pools of networks made here up again where the book has lost them: they die with
@@ -167,9 +198,61 @@ impl Engine {
     }
 }
 
+/// In a subnet that the operator's bridge is in already, its address is the gateway where nobody
+/// names one, and what other hosts have there, as far as it is known, is given to no endpoint.
+fn use_addresses(subnet: &mut SubnetRequest, bridge: &ForeignBridge) {
+    let pool = subnet.pool;
+    let mut own = bridge.addresses.iter().map(IpNet::addr).filter(|own| pool.contains(own));
+    let gateway = subnet.gateway.or_else(|| own.next());
+    subnet.gateway = gateway;
+    let theirs = bridge.addresses.iter().map(IpNet::addr).chain(bridge.next_hops.iter().copied());
+    let free = |address: &IpAddr| {
+        let named = gateway == Some(*address) || subnet.aux.values().any(|aux| aux == address);
+        pool.contains(address) && !named
+    };
+    let theirs: Vec<IpAddr> = theirs.filter(free).collect();
+    subnet.aux.extend(theirs.into_iter().map(|address| (format!("in-use-{address}"), address)));
+}
+
 fn plain(subnet: SubnetRequest) -> Subnet {
     let SubnetRequest { pool, gateway, range, aux } = subnet;
     Subnet { pool, gateway, range, aux }
+}
+
+/// dockerd gives an endpoint one address of a family and takes the first pool's gateway for all.
+fn check_one_of_each(subnets: &[SubnetRequest]) -> Result<()> {
+    for family in Family::ALL {
+        let mut of_family = subnets.iter().filter(|subnet| family_of(subnet.pool) == family);
+        if let (Some(first), Some(second)) = (of_family.next(), of_family.next()) {
+            return Err(Error::usage(
+                format!("subnet {}", second.pool),
+                format!(
+                    "a bridge network of Docker's has one {family} subnet, here {}",
+                    first.pool
+                ),
+            )
+            .advise("make a second network, or the network with `netagent network create`"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a subnet whose named gateway and reserved addresses leave none for an endpoint.
+fn check_room(subnet: &SubnetRequest) -> Result<()> {
+    let SubnetRequest { pool, gateway, aux, .. } = subnet;
+    let named: BTreeSet<IpAddr> = gateway.iter().chain(aux.values()).copied().collect();
+    let hosts = match pool {
+        IpNet::V4(net) => net.hosts().take(named.len() + 1).count(),
+        IpNet::V6(net) => net.hosts().take(named.len() + 1).count(),
+    };
+    if hosts > named.len() {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("subnet {pool}"),
+        "its gateway and auxiliary addresses leave no address for an endpoint",
+    )
+    .advise("choose a larger subnet"))
 }
 
 fn family_of(net: IpNet) -> Family {

@@ -5,20 +5,23 @@
 //! `tests/kernel_conformance.rs` runs the same operations here and in a real namespace and compares
 //! results: what this host does is not a wish.
 
+mod bridges;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Announcement, Kernel, KernelError, Outcome, Scope};
-use crate::model::{Facts, LinkName, Mark, Mtu, PortRange, Protocol, SandboxId, Uplink};
+use crate::model::{
+    Facts, HostAddress, LinkName, Mark, Mtu, PortRange, Protocol, SandboxId, Uplink,
+};
 use crate::object::{
-    Element, Hold, Kind, Link, LinkKind, MARK_PREFIX, Netns, Object, ObjectKey, Op, Peer, Revert,
-    Sysctl,
+    Element, Hold, Hop, Kind, Link, LinkKind, Netns, Object, ObjectKey, Op, Peer, Revert, Sysctl,
 };
 use crate::plan::{Observed, Owner, Seen};
 
 use nix::errno::Errno;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// A handle on an in-memory host; clones share it, as a restarted agent finds the same kernel.
 #[derive(Debug, Clone)]
@@ -36,7 +39,9 @@ struct Host {
     sysctls: BTreeMap<(Netns, String), String>,
     namespaces: BTreeMap<PathBuf, SandboxId>,
     next_sandbox: u64,
-    busy: BTreeSet<(Protocol, Ipv4Addr, u16)>,
+    busy: BTreeSet<(Protocol, IpAddr, u16)>,
+    /// What others made that cannot carry our mark: addresses.
+    foreign: BTreeSet<ObjectKey>,
     announced: Vec<Announcement>,
 }
 
@@ -55,6 +60,7 @@ impl Fake {
             namespaces: BTreeMap::new(),
             next_sandbox: 1,
             busy: BTreeSet::new(),
+            foreign: BTreeSet::new(),
             announced: Vec::new(),
         };
         Self { host: Arc::new(Mutex::new(host)) }
@@ -77,10 +83,13 @@ impl Fake {
             bridge_netfilter: true,
             force_forwarding: true,
             ipv6: true,
+            bridged_v6_filtered: false,
             iptables: true,
+            ip6tables: true,
+            sctp: true,
             mark: Mark::DEFAULT,
             taken: "198.51.100.0/24".parse().into_iter().collect(),
-            foreign_links: BTreeSet::new(),
+            foreign_links: BTreeMap::new(),
             ephemeral_ports: (32768, 60999),
         }
     }
@@ -112,12 +121,22 @@ impl Fake {
 
     /// Moves the other end of a veth pair from the host into a sandbox, as dockerd does.
     pub fn hand_over(&self, peer: &LinkName, sandbox: impl Into<PathBuf>) -> bool {
+        self.hand_over_as(peer, sandbox, peer)
+    }
+
+    /// The same under a new name.
+    pub fn hand_over_as(
+        &self,
+        peer: &LinkName,
+        sandbox: impl Into<PathBuf>,
+        name: &LinkName,
+    ) -> bool {
         let mut host = self.host();
         let sandbox = sandbox.into();
         host.add_namespace(sandbox.clone());
         match host.peers.remove(&(Netns::Host, peer.clone())) {
             Some(end) => {
-                host.peers.insert((Netns::Path(sandbox), peer.clone()), end);
+                host.peers.insert((Netns::Path(sandbox), name.clone()), end);
                 true
             }
             None => false,
@@ -125,7 +144,7 @@ impl Fake {
     }
 
     /// Another program binds a port.
-    pub fn occupy(&self, protocol: Protocol, address: Ipv4Addr, port: u16) {
+    pub fn occupy(&self, protocol: Protocol, address: IpAddr, port: u16) {
         self.host().busy.insert((protocol, address, port));
     }
 
@@ -141,7 +160,9 @@ impl Fake {
 
     /// Another program makes a thing, without our mark.
     pub fn add_foreign(&self, object: Object) {
-        self.host().things.insert(object.key(), object);
+        let mut host = self.host();
+        host.foreign.insert(object.key());
+        host.things.insert(object.key(), object);
     }
 
     /// Another program removes a thing, whatever it is.
@@ -151,6 +172,7 @@ impl Fake {
             host.remove_link(&link.netns, &link.name);
         }
         host.things.remove(key);
+        host.foreign.remove(key);
     }
 
     /// What neighbours have heard, oldest first.
@@ -247,11 +269,13 @@ impl Host {
             Object::Address(address) => self.need_link(&address.netns, &address.link)?,
             Object::Route(route) => {
                 self.need_link(&route.netns, &route.link)?;
-                let reaches = |object: &Object| {
+                let reaches = |via: IpAddr, object: &Object| {
                     matches!(object, Object::Address(address) if address.netns == route.netns
-                        && address.link == route.link && address.net.contains(&route.via))
+                        && address.link == route.link && address.net.contains(&via))
                 };
-                if !self.things.values().any(reaches) {
+                if let Hop::Via(via) = route.hop
+                    && !self.things.values().any(|object| reaches(via, object))
+                {
                     return Err(refuse(Errno::ENETUNREACH, "Nexthop has invalid gateway"));
                 }
             }
@@ -274,12 +298,14 @@ impl Host {
         let LinkKind::Veth { peer, .. } = &link.kind else { return Ok(()) };
         match peer {
             Peer::Elsewhere => Err(refuse(Errno::EOPNOTSUPP, "its other end is in a container")),
-            Peer::At { netns, name, .. } => {
+            Peer::At { netns, name, sysctls, .. } => {
                 self.need_namespace(netns)?;
                 if self.has_link(netns, name) {
                     return Err(refuse(Errno::EEXIST, ""));
                 }
                 self.peers.insert((netns.clone(), name.clone()), link.name.clone());
+                let own = sysctls.iter().map(|(key, value)| ((netns.clone(), key.clone()), value));
+                self.sysctls.extend(own.map(|(key, value)| (key, value.clone())));
                 Ok(())
             }
         }
@@ -301,9 +327,7 @@ impl Host {
 
     fn check_hold(&self, hold: &Hold) -> Result<(), KernelError> {
         let taken = |port: u16| refuse(Errno::EADDRINUSE, format!("port {port}/{}", hold.protocol));
-        let meets = |other: Ipv4Addr| {
-            other == hold.host || other.is_unspecified() || hold.host.is_unspecified()
-        };
+        let meets = |other: HostAddress| hold.host.meets(other);
         for object in self.things.values() {
             if let Object::Hold(other) = object
                 && other.protocol == hold.protocol
@@ -315,7 +339,7 @@ impl Host {
         }
         let mut busy = self.busy.iter().filter(|(protocol, address, port)| {
             *protocol == hold.protocol
-                && meets(*address)
+                && meets(HostAddress::At(*address))
                 && PortRange::single(*port).is_some_and(|port| port.overlaps(hold.ports))
         });
         busy.next().map_or(Ok(()), |(_, _, port)| Err(taken(*port)))
@@ -341,7 +365,7 @@ impl Host {
         let Some(seen) = self.things.get(&from.key()).cloned() else {
             return Err(refuse(errno, ""));
         };
-        if owner(&seen) == Owner::Foreign {
+        if self.owner(&seen) == Owner::Foreign {
             return Err(refuse(Errno::EPERM, "it is not netagent's"));
         }
         if from.kind() == Kind::Table {
@@ -373,7 +397,7 @@ impl Host {
             | Object::Sysctl(_) => Errno::ENOENT,
         };
         let Some(seen) = self.things.get(&key) else { return Err(refuse(errno, "")) };
-        if owner(seen) == Owner::Foreign {
+        if self.owner(seen) == Owner::Foreign {
             return Err(refuse(Errno::EPERM, "it is not netagent's"));
         }
         match object {
@@ -452,15 +476,6 @@ fn overlap(one: &Element, other: &Element) -> bool {
     )
 }
 
-fn owner(object: &Object) -> Owner {
-    let foreign = |link: &Link| !link.alias.starts_with(MARK_PREFIX);
-    if matches!(object, Object::Link(link) if foreign(link)) {
-        Owner::Foreign
-    } else {
-        Owner::Netagent
-    }
-}
-
 fn is_firewall(op: &Op) -> bool {
     matches!(op.object(), Object::Table(_) | Object::Element(_))
 }
@@ -486,11 +501,13 @@ impl Kernel for Fake {
         }
         for object in host.things.values() {
             if let Object::Link(link) = object
-                && owner(object) == Owner::Foreign
+                && host.owner(object) == Owner::Foreign
             {
-                facts.foreign_links.insert(link.name.clone());
+                facts.foreign_links.insert(link.name.clone(), host.foreign_bridge(link));
             }
         }
+        let bridges = facts.foreign_links.values().flatten();
+        facts.taken.extend(bridges.flat_map(|bridge| bridge.nets.iter().copied()));
         Ok(facts)
     }
 
@@ -502,7 +519,7 @@ impl Kernel for Fake {
         };
         let mut seen = Observed::new();
         for (key, object) in &host.things {
-            let owner = owner(object);
+            let owner = host.owner(object);
             if (all && owner == Owner::Netagent) || keys.contains(key) {
                 let mut object = object.clone();
                 if let Object::Link(Link { kind: LinkKind::Veth { peer, .. }, .. }) = &mut object {

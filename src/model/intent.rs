@@ -100,12 +100,17 @@ impl Intent {
         self.by_address.get(&(network, address)).and_then(|id| self.endpoints.get(id))
     }
 
+    /// The endpoints that netagent placed in the sandbox at `path`.
+    pub fn endpoints_in(&self, path: &Path) -> impl Iterator<Item = &StoredEndpoint> {
+        let endpoints = self.by_sandbox.get(path).into_iter().flatten();
+        endpoints.filter_map(|id| self.endpoints.get(id))
+    }
+
     /// Names of our interfaces in the sandbox at `path`.
     pub fn interfaces_in(&self, path: &Path) -> impl Iterator<Item = &LinkName> {
-        let endpoints = self.by_sandbox.get(path).into_iter().flatten();
-        endpoints.filter_map(|id| match &self.endpoints.get(id)?.spec.attach {
+        self.endpoints_in(path).filter_map(|known| match &known.spec.attach {
             Attach::Netns { interface, .. } => Some(interface),
-            Attach::HandOff => None,
+            Attach::AtJoin { .. } | Attach::HandOff => None,
         })
     }
 

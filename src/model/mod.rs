@@ -12,12 +12,13 @@ mod spec;
 mod units;
 
 pub use error::{Error, ErrorClass, Result, nearest};
-pub use facts::{Facts, Needs, Uplink};
+pub use facts::{Facts, ForeignBridge, Needs, Uplink};
 pub use ids::{EndpointId, IdError, NetworkId};
 pub use intent::{EndpointPhase, Intent, NetworkPhase, SavedSysctl, StoredEndpoint, StoredNetwork};
 pub use names::{LinkName, NetworkName};
 pub use spec::{
-    Attach, BridgeSpec, DriverSpec, EndpointSpec, Icc, Ipam, Masquerade, NetworkSpec, Origin,
-    PortRange, Protocol, Published, Reach, SandboxId, Subnet,
+    Announce, Attach, BridgeOwner, BridgeSpec, DriverSpec, EndpointSpec, GatewayAddress,
+    GatewayMode, HostAddress, Icc, Ipam, Masquerade, NetworkSpec, Origin, PortRange, PortRequest,
+    Protocol, Published, Reach, SandboxId, Subnet,
 };
-pub use units::{MacAddr, Mark, Mtu};
+pub use units::{Family, MacAddr, Mark, Mtu};

@@ -1,8 +1,8 @@
 //! What a user asked for, checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -63,9 +63,9 @@ impl NetworkSpec {
         })
     }
 
-    /// The gateway of the subnet that holds `address`.
+    /// The gateway of the containers of the subnet that holds `address`.
     pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
-        self.subnets.iter().find(|subnet| subnet.pool.contains(&address))?.gateway
+        self.subnets.iter().find(|subnet| subnet.pool.contains(&address))?.containers_gateway()
     }
 }
 
@@ -108,16 +108,150 @@ pub enum DriverSpec {
 pub struct BridgeSpec {
     /// Kernel name of the bridge.
     pub bridge: LinkName,
+    /// Whose it is.
+    pub owner: BridgeOwner,
     /// MTU of the bridge and of both veth ends, resolved when the network was made.
     pub mtu: Mtu,
     /// Whether containers of this network may talk to each other.
     pub icc: Icc,
     /// Whether packets that leave the host get its address.
     pub masquerade: Masquerade,
+    /// The IPv4 address they get, where it is not that of the link they leave by.
+    pub source_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub source_v6: Option<Ipv6Addr>,
+    /// How IPv4 gets in and out.
+    pub mode_v4: GatewayMode,
+    /// How IPv6 gets in and out.
+    pub mode_v6: GatewayMode,
+    /// Whether the bridge has the IPv4 gateway's address.
+    pub gateway_v4: GatewayAddress,
+    /// Gateways that the operator's bridge had already: they stay when the network goes.
+    pub kept: BTreeSet<IpAddr>,
+    /// How new addresses are made known.
+    pub announce: Announce,
+    /// The host's links from which published ports may be reached at the containers' own addresses.
+    pub trusted: BTreeSet<LinkName>,
     /// Host address of published ports that name none.
-    pub host_binding: Ipv4Addr,
+    pub host_binding: HostAddress,
     /// What interface names begin with inside containers; a number follows.
     pub interface_prefix: String,
+}
+
+impl BridgeSpec {
+    /// A bridge of ours with everything as it is where the user says nothing.
+    pub fn new(bridge: LinkName, mtu: Mtu) -> Self {
+        Self {
+            bridge,
+            owner: BridgeOwner::Netagent,
+            mtu,
+            icc: Icc::Allow,
+            masquerade: Masquerade::On,
+            source_v4: None,
+            source_v6: None,
+            mode_v4: GatewayMode::Nat,
+            mode_v6: GatewayMode::Nat,
+            gateway_v4: GatewayAddress::OnBridge,
+            kept: BTreeSet::new(),
+            announce: Announce::default(),
+            trusted: BTreeSet::new(),
+            host_binding: HostAddress::Any,
+            interface_prefix: "eth".into(),
+        }
+    }
+
+    /// How the family of `address` gets in and out.
+    pub const fn mode_for(&self, address: IpAddr) -> GatewayMode {
+        match address {
+            IpAddr::V4(_) => self.mode_v4,
+            IpAddr::V6(_) => self.mode_v6,
+        }
+    }
+}
+
+/// Whose a network's bridge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BridgeOwner {
+    /// Made for the network and removed with it.
+    Netagent,
+    /// It was there: used, given the gateway's address, and left in place.
+    Operator,
+}
+
+/// How packets of one family get in and out of a network (Docker's `gateway_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GatewayMode {
+    /// Published ports are translated from host ports; nothing else gets in.
+    Nat,
+    /// The same, and whatever is routed to a container gets in.
+    NatUnprotected,
+    /// Nothing is translated; published ports and ICMP get in at the containers' own addresses.
+    Routed,
+    /// The host has no address on the bridge; only for internal networks.
+    Isolated,
+}
+
+impl GatewayMode {
+    /// Every mode.
+    pub const ALL: [Self; 4] = [Self::Nat, Self::NatUnprotected, Self::Routed, Self::Isolated];
+
+    /// Docker's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::NatUnprotected => "nat-unprotected",
+            Self::Routed => "routed",
+            Self::Isolated => "isolated",
+        }
+    }
+
+    /// Whether host ports lead to containers, and packets can leave with the host's address.
+    pub const fn translates(self) -> bool {
+        matches!(self, Self::Nat | Self::NatUnprotected)
+    }
+}
+
+impl fmt::Display for GatewayMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for GatewayMode {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| {
+            format!(
+                "\"{text}\" is not a gateway mode: use nat, nat-unprotected, routed or isolated"
+            )
+        })
+    }
+}
+
+/// Whether a bridge has its network's gateway address (Docker's `inhibit_ipv4`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GatewayAddress {
+    /// The host is the gateway.
+    OnBridge,
+    /// Somebody else has it, or nobody.
+    Inhibited,
+}
+
+/// How often neighbours are told where an endpoint's addresses are (gratuitous ARP, unsolicited
+/// neighbour advertisements): netagent does it once, dockerd from 28 on this often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Announce {
+    /// How many times: 0 to 3.
+    pub count: u8,
+    /// Milliseconds between two of them: 100 to 2000.
+    pub interval_ms: u16,
+}
+
+impl Default for Announce {
+    /// As dockerd 28 does it: three times, a second apart.
+    fn default() -> Self {
+        Self { count: 3, interval_ms: 1000 }
+    }
 }
 
 /// Inter-container communication.
@@ -151,6 +285,20 @@ pub struct Subnet {
     pub aux: BTreeMap<String, IpAddr>,
 }
 
+impl Subnet {
+    /// Names of auxiliary addresses that containers use as gateway instead of the host's address.
+    pub const DEFAULT_GATEWAYS: [&'static str; 2] = ["DefaultGatewayIPv4", "DefaultGatewayIPv6"];
+
+    /// What containers send by when they send elsewhere.
+    pub fn containers_gateway(&self) -> Option<IpAddr> {
+        let key = match self.pool {
+            IpNet::V4(_) => Self::DEFAULT_GATEWAYS[0],
+            IpNet::V6(_) => Self::DEFAULT_GATEWAYS[1],
+        };
+        self.aux.get(key).copied().or(self.gateway)
+    }
+}
+
 /// One attachment of a sandbox to a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSpec {
@@ -170,7 +318,13 @@ pub struct EndpointSpec {
     pub mac: MacAddr,
     /// Who plumbs the sandbox.
     pub attach: Attach,
-    /// Published ports that are in force; empty while another endpoint is the gateway.
+    /// Sysctls of its interface as the user gave them, with `IFNAME` for the interface.
+    pub sysctls: BTreeMap<String, String>,
+    /// Ports its sandbox wants published.
+    pub asked: Vec<PortRequest>,
+    /// Whether they are published by this endpoint: a sandbox publishes by its gateway only.
+    pub publishes: bool,
+    /// The host ports chosen for them; none where nothing is translated.
     pub ports: Vec<Published>,
 }
 
@@ -191,6 +345,11 @@ impl EndpointSpec {
 /// Who moves and addresses the sandbox's end of an endpoint's link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attach {
+    /// Not known before the sandbox is: there is no link yet.
+    AtJoin {
+        /// The name the interface shall have inside, where one is asked for.
+        interface: Option<LinkName>,
+    },
     /// dockerd: the link waits in the host's namespace under a known name.
     HandOff,
     /// netagent: the link is born in this namespace, addressed and routed.
@@ -217,6 +376,8 @@ pub enum Protocol {
     Tcp,
     /// UDP, IP protocol 17.
     Udp,
+    /// SCTP, IP protocol 132.
+    Sctp,
 }
 
 impl Protocol {
@@ -225,6 +386,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -234,6 +396,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -244,7 +407,10 @@ impl FromStr for Protocol {
         match text {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
-            _ => Err(format!("\"{text}\" is not a protocol that can be published: use tcp or udp")),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(format!(
+                "\"{text}\" is not a protocol that can be published: use tcp, udp or sctp"
+            )),
         }
     }
 }
@@ -303,13 +469,76 @@ impl fmt::Display for PortRange {
     }
 }
 
+/// Where on the host a port is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostAddress {
+    /// Every address, of IPv4 and IPv6.
+    Any,
+    /// One address; 0.0.0.0 is every one of IPv4, [::] every one of IPv6.
+    At(IpAddr),
+}
+
+impl HostAddress {
+    /// Every address of IPv4.
+    pub const ANY_V4: Self = Self::At(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    /// Every address of IPv6.
+    pub const ANY_V6: Self = Self::At(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+
+    /// Whether one port on both would be the same port on some address.
+    pub fn meets(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) | (_, Self::Any) => true,
+            (Self::At(one), Self::At(two)) => {
+                one.is_ipv4() == two.is_ipv4()
+                    && (one == two || one.is_unspecified() || two.is_unspecified())
+            }
+        }
+    }
+}
+
+/// As `ss` has it: `*` for both families.
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::At(IpAddr::V4(address)) => address.fmt(f),
+            Self::At(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+impl FromStr for HostAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let address = bare.unwrap_or(text).parse();
+        address.map(Self::At).map_err(|_| format!("\"{text}\" is not an IP address"))
+    }
+}
+
+/// A port to publish, as it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRequest {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Host address; the network's host binding where `None`.
+    pub host: Option<IpAddr>,
+    /// Container port.
+    pub container: u16,
+    /// Host port: one of a range (the first that is free), or any ephemeral one where `None`.
+    pub host_ports: Option<PortRange>,
+}
+
 /// Consecutive host ports that lead to consecutive container ports of one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Published {
     /// The protocol.
     pub protocol: Protocol,
-    /// The host's address; `0.0.0.0` for all of them.
-    pub host: Ipv4Addr,
+    /// Where on the host.
+    pub host: HostAddress,
     /// Ports on the host.
     pub host_ports: PortRange,
     /// Container port that the first host port leads to; the others follow it.

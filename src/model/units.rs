@@ -1,6 +1,7 @@
 //! Quantities with their limits: MTU, MAC address, packet mark.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// Largest IP packet a link carries, in bytes: 68 (ETH_MIN_MTU, uapi linux/if_ether.h) to 65535.
@@ -163,5 +164,36 @@ mod tests {
     fn a_mark_is_one_bit() {
         assert!(Mark::new(0x4000).is_some());
         assert!(Mark::new(0).is_none() && Mark::new(3).is_none());
+    }
+}
+
+/// An IP family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
     }
 }

@@ -6,17 +6,18 @@
 mod key;
 mod op;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::firewall::model::{Ruleset, SetName, Value};
-use crate::model::{LinkName, MacAddr, Mark, Mtu, PortRange, Protocol};
-use std::net::Ipv4Addr;
+use crate::model::{HostAddress, LinkName, MacAddr, Mark, Mtu, PortRange, Protocol};
 
+pub use crate::model::Family;
 pub use key::{Kind, ObjectKey};
 pub use op::Op;
 
@@ -141,6 +142,9 @@ pub enum Peer {
         name: LinkName,
         /// Its MAC address.
         mac: MacAddr,
+        /// Its sysctls in a sandbox, by path below /proc/sys: written once, before it is up. What
+        /// the sandbox makes of them later is its own business.
+        sysctls: BTreeMap<String, String>,
     },
     /// In a container, where dockerd moved it: the pair can be seen and deleted, not made.
     Elsewhere,
@@ -179,17 +183,26 @@ pub struct Address {
     pub net: IpNet,
 }
 
-/// A route in the main table.
+/// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Where it is.
     pub netns: Netns,
     /// Destination; prefix length 0 for the default route.
     pub destination: IpNet,
-    /// Next hop.
-    pub via: IpAddr,
+    /// Where it leads.
+    pub hop: Hop,
     /// Link it leaves by.
     pub link: LinkName,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hop {
+    /// To this next hop, from the main table.
+    Via(IpAddr),
+    /// To this host itself, from the local table, for packets that come in by the link.
+    Local,
 }
 
 /// Real sockets on host ports, held so that a program which wants one collides and is told so.
@@ -198,10 +211,21 @@ pub struct Route {
 pub struct Hold {
     /// The protocol.
     pub protocol: Protocol,
-    /// Address they are bound to; 0.0.0.0 for all.
-    pub host: Ipv4Addr,
+    /// Address they are bound to; both families are one socket a port.
+    pub host: HostAddress,
     /// One socket a port.
     pub ports: PortRange,
+    /// Where what arrives from [::1] is relayed to, where the kernel cannot translate it.
+    pub relay: Option<Relay>,
+}
+
+/// The container's side of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relay {
+    /// The container.
+    pub to: Ipv6Addr,
+    /// The container port that the first held port leads to; the others follow it.
+    pub first: u16,
 }
 
 /// `-m mark --mark BIT/BIT -j ACCEPT` at the end of DOCKER-USER, before a final RETURN; the chain
@@ -212,15 +236,6 @@ pub struct Accept {
     pub family: Family,
     /// The bit.
     pub mark: Mark,
-}
-
-/// An IP family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 /// A thing that shall exist, and the spec that asked for it.

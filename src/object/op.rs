@@ -1,8 +1,9 @@
 //! One reversible change to one kernel thing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Element, Link, LinkKind, Netns, Object, ObjectKey, Peer, Revert};
+use super::{Element, Hop, Link, LinkKind, Netns, Object, ObjectKey, Peer, Revert};
 
 /// A change; knows its undo and its one-line text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +102,10 @@ fn detail(object: &Object) -> String {
         Object::Link(link) => link.detail(),
         Object::Sysctl(sysctl) => format!("= {}", sysctl.value),
         Object::Address(_) => String::new(),
-        Object::Route(route) => format!("via {}", route.via),
+        Object::Route(route) => match route.hop {
+            Hop::Via(via) => format!("via {via}"),
+            Hop::Local => "to this host".into(),
+        },
         Object::Hold(_) => "bound so that nobody else takes it".into(),
         Object::Accept(accept) => format!("accepts mark {}", accept.mark),
     }
@@ -145,8 +149,10 @@ impl Link {
             LinkKind::Veth { peer, isolated } => {
                 let isolated = if *isolated { " isolated" } else { "" };
                 let peer = match peer {
-                    Peer::At { netns: Netns::Host, name, mac } => format!(" peer {name} {mac}"),
-                    Peer::At { netns, name, mac } => format!(" peer {netns} {name} {mac}"),
+                    Peer::At { netns: Netns::Host, name, mac, .. } => format!(" peer {name} {mac}"),
+                    Peer::At { netns, name, mac, sysctls } => {
+                        format!(" peer {netns} {name} {mac}{}", short(sysctls))
+                    }
                     Peer::Elsewhere => String::new(),
                 };
                 format!("veth mtu {}{isolated}{peer}", self.mtu)
@@ -160,4 +166,17 @@ impl Link {
         }
         text
     }
+}
+
+/// A link's own sysctls, without what all of them have: ` (ipv6.conf.disable_ipv6=1)`.
+fn short(sysctls: &BTreeMap<String, String>) -> String {
+    let short = sysctls.iter().map(|(key, value)| {
+        let parts: Vec<&str> = key.split('/').collect();
+        match parts.as_slice() {
+            ["net", family, kind, _, name] => format!("{family}.{kind}.{name}={value}"),
+            _ => format!("{key}={value}"),
+        }
+    });
+    let short = short.collect::<Vec<_>>().join(" ");
+    if short.is_empty() { short } else { format!(" ({short})") }
 }

@@ -1,8 +1,10 @@
-//! The forms that specs take on disk. Fields are only ever added with a new record version.
+//! The forms that specs take on disk. Fields are only ever added, with a new record version and with
+//! what stands for them in older records.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -10,8 +12,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Attach, BridgeSpec, DriverSpec, EndpointPhase, EndpointSpec, Icc, Ipam, Masquerade, Mtu,
-    NetworkPhase, NetworkSpec, Origin, PortRange, Protocol, Published, Reach, SandboxId,
+    Announce, Attach, BridgeOwner, BridgeSpec, DriverSpec, EndpointPhase, EndpointSpec,
+    GatewayAddress, GatewayMode, HostAddress, Icc, Ipam, LinkName, Masquerade, Mtu, NetworkPhase,
+    NetworkSpec, Origin, PortRange, PortRequest, Protocol, Published, Reach, SandboxId,
     StoredEndpoint, StoredNetwork, Subnet,
 };
 
@@ -86,7 +89,10 @@ spelling!(IpamRecord = Ipam { Netagent, Dockerd });
 spelling!(ReachRecord = Reach { External, Internal });
 spelling!(IccRecord = Icc { Allow, Deny });
 spelling!(MasqueradeRecord = Masquerade { On, Off });
-spelling!(ProtocolRecord = Protocol { Tcp, Udp });
+spelling!(ProtocolRecord = Protocol { Tcp, Udp, Sctp });
+spelling!(BridgeOwnerRecord = BridgeOwner { Netagent, Operator });
+spelling!(GatewayModeRecord = GatewayMode { Nat, NatUnprotected, Routed, Isolated });
+spelling!(GatewayAddressRecord = GatewayAddress { OnBridge, Inhibited });
 
 /// A network; its id is the key.
 #[derive(Serialize, Deserialize)]
@@ -116,12 +122,35 @@ enum DriverRecord {
 #[serde(deny_unknown_fields)]
 struct BridgeRecord {
     #[serde(with = "text")]
-    bridge: crate::model::LinkName,
+    bridge: LinkName,
     mtu: u32,
     icc: IccRecord,
     masquerade: MasqueradeRecord,
-    host_binding: Ipv4Addr,
     interface_prefix: String,
+    /// Of version 1, where 0.0.0.0 was every address there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_binding: Option<Ipv4Addr>,
+    /// Since version 2.
+    #[serde(default)]
+    more: Option<MoreBridgeRecord>,
+}
+
+/// What version 2 added to a bridge.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoreBridgeRecord {
+    owner: BridgeOwnerRecord,
+    source_v4: Option<Ipv4Addr>,
+    source_v6: Option<Ipv6Addr>,
+    mode_v4: GatewayModeRecord,
+    mode_v6: GatewayModeRecord,
+    gateway_v4: GatewayAddressRecord,
+    kept: BTreeSet<IpAddr>,
+    announce_count: u8,
+    announce_interval_ms: u16,
+    trusted: BTreeSet<String>,
+    #[serde(with = "text")]
+    host_binding: HostAddress,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -152,17 +181,33 @@ pub(super) struct EndpointRecord {
     attach: AttachRecord,
     ports: Vec<PublishedRecord>,
     phase: EndpointPhaseRecord,
+    /// Since version 2.
+    #[serde(default)]
+    more: Option<MoreEndpointRecord>,
+}
+
+/// What version 2 added to an endpoint.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoreEndpointRecord {
+    sysctls: BTreeMap<String, String>,
+    asked: Vec<RequestRecord>,
+    publishes: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum AttachRecord {
+    AtJoin {
+        #[serde(with = "text::option")]
+        interface: Option<LinkName>,
+    },
     HandOff,
     Netns {
         path: PathRecord,
         id: u64,
         #[serde(with = "text")]
-        interface: crate::model::LinkName,
+        interface: LinkName,
         default_route: bool,
     },
 }
@@ -177,9 +222,19 @@ enum PathRecord {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RequestRecord {
+    protocol: ProtocolRecord,
+    host: Option<IpAddr>,
+    container: u16,
+    host_ports: Option<(u16, u16)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PublishedRecord {
     protocol: ProtocolRecord,
-    host: Ipv4Addr,
+    #[serde(with = "text")]
+    host: HostAddress,
     first: u16,
     last: u16,
     container_first: u16,
@@ -236,8 +291,21 @@ impl From<&BridgeSpec> for BridgeRecord {
             mtu: spec.mtu.bytes(),
             icc: spec.icc.into(),
             masquerade: spec.masquerade.into(),
-            host_binding: spec.host_binding,
             interface_prefix: spec.interface_prefix.clone(),
+            host_binding: None,
+            more: Some(MoreBridgeRecord {
+                owner: spec.owner.into(),
+                source_v4: spec.source_v4,
+                source_v6: spec.source_v6,
+                mode_v4: spec.mode_v4.into(),
+                mode_v6: spec.mode_v6.into(),
+                gateway_v4: spec.gateway_v4.into(),
+                kept: spec.kept.clone(),
+                announce_count: spec.announce.count,
+                announce_interval_ms: spec.announce.interval_ms,
+                trusted: spec.trusted.iter().map(ToString::to_string).collect(),
+                host_binding: spec.host_binding,
+            }),
         }
     }
 }
@@ -245,13 +313,33 @@ impl From<&BridgeSpec> for BridgeRecord {
 impl TryFrom<BridgeRecord> for BridgeSpec {
     type Error = String;
     fn try_from(record: BridgeRecord) -> Result<Self, String> {
-        Ok(Self {
-            bridge: record.bridge,
-            mtu: Mtu::new(record.mtu).ok_or_else(|| format!("{} is not an MTU", record.mtu))?,
+        let mtu = Mtu::new(record.mtu).ok_or_else(|| format!("{} is not an MTU", record.mtu))?;
+        let spec = Self {
             icc: record.icc.into(),
             masquerade: record.masquerade.into(),
-            host_binding: record.host_binding,
             interface_prefix: record.interface_prefix,
+            host_binding: match record.host_binding {
+                Some(address) if !address.is_unspecified() => HostAddress::At(address.into()),
+                Some(_) | None => HostAddress::Any,
+            },
+            ..Self::new(record.bridge, mtu)
+        };
+        let Some(more) = record.more else { return Ok(spec) };
+        Ok(Self {
+            owner: more.owner.into(),
+            source_v4: more.source_v4,
+            source_v6: more.source_v6,
+            mode_v4: more.mode_v4.into(),
+            mode_v6: more.mode_v6.into(),
+            gateway_v4: more.gateway_v4.into(),
+            kept: more.kept,
+            announce: Announce {
+                count: more.announce_count,
+                interval_ms: more.announce_interval_ms,
+            },
+            trusted: more.trusted.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
+            host_binding: more.host_binding,
+            ..spec
         })
     }
 }
@@ -284,6 +372,11 @@ impl From<&StoredEndpoint> for EndpointRecord {
             attach: (&spec.attach).into(),
             ports: spec.ports.iter().map(Into::into).collect(),
             phase: stored.phase.into(),
+            more: Some(MoreEndpointRecord {
+                sysctls: spec.sysctls.clone(),
+                asked: spec.asked.iter().map(Into::into).collect(),
+                publishes: spec.publishes,
+            }),
         }
     }
 }
@@ -291,6 +384,17 @@ impl From<&StoredEndpoint> for EndpointRecord {
 impl TryFrom<EndpointRecord> for StoredEndpoint {
     type Error = String;
     fn try_from(record: EndpointRecord) -> Result<Self, String> {
+        let ports: Vec<Published> =
+            record.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+        let more = match record.more {
+            Some(more) => more,
+            // What was published is what was asked for.
+            None => MoreEndpointRecord {
+                sysctls: BTreeMap::new(),
+                asked: ports.iter().flat_map(requests).map(|request| (&request).into()).collect(),
+                publishes: !ports.is_empty(),
+            },
+        };
         Ok(Self {
             spec: EndpointSpec {
                 id: record.id.parse().map_err(shown)?,
@@ -301,7 +405,10 @@ impl TryFrom<EndpointRecord> for StoredEndpoint {
                 v6: record.v6,
                 mac: record.mac,
                 attach: record.attach.into(),
-                ports: record.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                sysctls: more.sysctls,
+                asked: more.asked.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                publishes: more.publishes,
+                ports,
             },
             phase: record.phase.into(),
         })
@@ -311,6 +418,7 @@ impl TryFrom<EndpointRecord> for StoredEndpoint {
 impl From<&Attach> for AttachRecord {
     fn from(attach: &Attach) -> Self {
         match attach {
+            Attach::AtJoin { interface } => Self::AtJoin { interface: interface.clone() },
             Attach::HandOff => Self::HandOff,
             Attach::Netns { path, id, interface, default_route } => Self::Netns {
                 path: path.as_path().into(),
@@ -325,6 +433,7 @@ impl From<&Attach> for AttachRecord {
 impl From<AttachRecord> for Attach {
     fn from(record: AttachRecord) -> Self {
         match record {
+            AttachRecord::AtJoin { interface } => Self::AtJoin { interface },
             AttachRecord::HandOff => Self::HandOff,
             AttachRecord::Netns { path, id, interface, default_route } => {
                 Self::Netns { path: path.into(), id: SandboxId(id), interface, default_route }
@@ -348,6 +457,46 @@ impl From<PathRecord> for PathBuf {
             PathRecord::Text(text) => Self::from(text),
             PathRecord::Bytes(bytes) => Self::from(OsString::from_vec(bytes)),
         }
+    }
+}
+
+/// The requests that a block of published ports meets.
+fn requests(published: &Published) -> impl Iterator<Item = PortRequest> + use<> {
+    let Published { protocol, host, host_ports, .. } = *published;
+    let host = match host {
+        HostAddress::At(address) if !address.is_unspecified() => Some(address),
+        HostAddress::Any | HostAddress::At(_) => None,
+    };
+    let pairs = host_ports.iter().zip(published.container_ports().iter());
+    pairs.map(move |(port, container)| PortRequest {
+        protocol,
+        host,
+        container,
+        host_ports: PortRange::single(port),
+    })
+}
+
+impl From<&PortRequest> for RequestRecord {
+    fn from(port: &PortRequest) -> Self {
+        Self {
+            protocol: port.protocol.into(),
+            host: port.host,
+            container: port.container,
+            host_ports: port.host_ports.map(|ports| (ports.first(), ports.last())),
+        }
+    }
+}
+
+impl TryFrom<RequestRecord> for PortRequest {
+    type Error = String;
+    fn try_from(record: RequestRecord) -> Result<Self, String> {
+        let RequestRecord { protocol, host, container, host_ports } = record;
+        let range = |(first, last)| {
+            PortRange::new(first, last)
+                .ok_or_else(|| format!("{first} to {last} is no range of ports"))
+        };
+        let host_ports = host_ports.map(range).transpose()?;
+        Ok(Self { protocol: protocol.into(), host, container, host_ports })
     }
 }
 
@@ -376,3 +525,7 @@ impl TryFrom<PublishedRecord> for Published {
 fn shown(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

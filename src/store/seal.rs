@@ -1,7 +1,7 @@
 //! How a record is wrapped: version, checksum, JSON.
 //!
 //! ```text
-//! byte 0       version of the record, 1
+//! byte 0       version of the record, 1 or 2
 //! bytes 1..5   CRC-32 (IEEE) over key and JSON, little endian
 //! bytes 5..    JSON
 //! ```
@@ -9,8 +9,11 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The version this agent writes, and the newest it reads.
-const VERSION: u8 = 1;
+/// The version this agent writes, and the newest it reads. Version 1 had fewer fields: records say
+/// what stands for those that it lacks.
+const VERSION: u8 = 2;
+/// The oldest it reads.
+const OLDEST: u8 = 1;
 
 /// Why a record is no record of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub(super) fn unseal<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T,
     if *version > VERSION {
         return Err(Broken::Newer(*version));
     }
-    if *version != VERSION {
+    if *version < OLDEST {
         return Err(damaged("it has no version"));
     }
     if u32::from_le_bytes(*crc) != checksum(key, json) {
@@ -78,7 +81,7 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
         let mut sealed = seal(b"", &1_u8).unwrap();
-        sealed[0] = 2;
-        assert_eq!(unseal::<u8>(b"", &sealed), Err(Broken::Newer(2)));
+        sealed[0] = VERSION + 1;
+        assert_eq!(unseal::<u8>(b"", &sealed), Err(Broken::Newer(VERSION + 1)));
     }
 }

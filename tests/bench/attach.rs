@@ -27,8 +27,8 @@ use netagent::http::Limits;
 use netagent::kernel::linux::{Iptables, Linux, Options};
 use netagent::kernel::{Kernel, Outcome};
 use netagent::model::{
-    Attach, EndpointId, EndpointPhase, EndpointSpec, Facts, MacAddr, Mark, NetworkSpec, Origin,
-    PortRange, Protocol, Published, SandboxId,
+    Attach, EndpointId, EndpointPhase, EndpointSpec, Facts, HostAddress, MacAddr, Mark,
+    NetworkSpec, Origin, PortRange, Protocol, Published, SandboxId,
 };
 use netagent::object::Op;
 use netagent::plan::delta;
@@ -223,7 +223,7 @@ impl Bench {
         self.made += 1;
         let published = |_| Published {
             protocol: Protocol::Tcp,
-            host: Ipv4Addr::UNSPECIFIED,
+            host: HostAddress::ANY_V4,
             host_ports: PortRange::single(PORT).unwrap(),
             container_first: 80,
         };
@@ -242,6 +242,9 @@ impl Bench {
                 interface: "eth0".parse().unwrap(),
                 default_route: true,
             },
+            sysctls: BTreeMap::new(),
+            asked: Vec::new(),
+            publishes: true,
             ports: (0..ports).map(published).collect(),
         };
         let phase = EndpointPhase::Creating;

@@ -142,6 +142,7 @@ pub fn endpoint(
         v6: None,
         mac: None,
         attach: AttachRequest::Netns { path: path.to_owned(), interface: None, default_route },
+        sysctls: Default::default(),
         ports,
     }
 }

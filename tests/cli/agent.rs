@@ -146,6 +146,7 @@ impl Agent {
             v6: None,
             mac: None,
             attach: AttachRequest::HandOff,
+            sysctls: Default::default(),
             ports: Vec::new(),
         };
         let work = self.engine.run(move |engine| {

@@ -94,6 +94,7 @@ fn page(known: &mut Known, path: &str) -> Answer {
 fn pace() -> Pace {
     let moment = Duration::from_millis(5);
     Pace {
+        rest_at_most: Duration::from_millis(20),
         debounce: moment,
         confirm: moment,
         retry: moment,

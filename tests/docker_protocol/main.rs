@@ -11,6 +11,7 @@
 
 mod agent;
 mod caller;
+mod interfaces;
 mod learning;
 mod ports;
 mod refusals;

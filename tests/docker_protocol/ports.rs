@@ -91,13 +91,17 @@ async fn a_list_that_cannot_be_had_leaves_the_old_one_and_names_the_owner() {
 }
 
 #[tokio::test]
-async fn an_endpoint_without_ipv4_may_publish_nothing_and_nothing_else() {
+async fn an_endpoint_without_ipv4_publishes_on_ipv6_addresses_only() {
     let (agent, mut caller) = agent().await;
     let none = of("a", "fd00::2/64", &[]);
     succeed(&mut caller, "NetworkDriver.CreateEndpoint", &none).await;
     succeed(&mut caller, PEC, &none).await;
     let some = of("a", "fd00::2/64", &[port(80, 8080)]);
-    let error = caller.call(PEC, Some(&some)).await.error(PEC).unwrap();
-    assert!(error.contains("not there yet"), "{error}");
+    succeed(&mut caller, PEC, &some).await;
+    assert_eq!(published(&agent).await, ["[::]:8080->80/tcp"]);
+    let mut on_v4 = port(80, 8081);
+    on_v4["HostIP"] = json!("127.0.0.1");
+    let error = caller.call(PEC, Some(&of("a", "fd00::2/64", &[on_v4]))).await.error(PEC).unwrap();
+    assert!(error.contains("no IPv4 address to lead it to"), "{error}");
     agent.stop().await;
 }

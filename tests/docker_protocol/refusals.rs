@@ -11,13 +11,14 @@ const PORT_MAP: &str = "com.docker.network.portmap";
 const KNOWN: [&str; 1] = ["com.docker.network.driver.mtu"];
 
 /// What the errors say, one for each reason below.
-pub const ALL: [&str; 6] = [EMPTY, NULL_IPAM, OPTION, ENDPOINT_OPTION, PORT, IPAM_OPTION];
+pub const ALL: [&str; 7] = [EMPTY, NULL_IPAM, POOLS, OPTION, ENDPOINT_OPTION, PORT, IPAM_OPTION];
 
 const EMPTY: &str = "the request body is empty";
 const NULL_IPAM: &str = "null IPAM driver";
 const OPTION: &str = "no option of this name";
 const ENDPOINT_OPTION: &str = "no endpoint option of this name";
-const PORT: &str = "not there yet";
+const POOLS: &str = "has one IPv4 subnet";
+const PORT: &str = "no IPv6 address to lead it to";
 const IPAM_OPTION: &str = "IPAM driver has no options";
 
 /// Why a call is refused, and the call that the user makes instead.
@@ -48,6 +49,10 @@ fn of_network(request: &Value) -> Option<Refusal> {
     if request["IPv4Data"][0]["AddressSpace"] == "null" {
         return Some(Refusal { says: NULL_IPAM, mended: None });
     }
+    // `--subnet` twice of one family, as Docker's own bridge refuses it.
+    if request["IPv4Data"].as_array().is_some_and(|pools| pools.len() > 1) {
+        return Some(Refusal { says: POOLS, mended: None });
+    }
     // `-o my.opt=foo -o parent=eth9`, `-o a=b`: not the bridge driver's, so not silently ignored.
     let options = request["Options"][GENERIC].as_object()?;
     let (known, unknown): (Vec<_>, Vec<_>) =
@@ -71,12 +76,10 @@ fn of_endpoint(request: &Value) -> Option<Refusal> {
     })
 }
 
-/// `-p '[::1]:6000:6000'` and `-p 5000/sctp`: not there yet.
+/// `-p '[::1]:6000:6000'` of a container without IPv6.
 fn of_ports(request: &Value) -> Option<Refusal> {
     let ports = request["Options"][PORT_MAP].as_array()?;
-    let works = |port: &&Value| {
-        port["Proto"] != 132 && !port["HostIP"].as_str().is_some_and(|host| host.contains(':'))
-    };
+    let works = |port: &&Value| !port["HostIP"].as_str().is_some_and(|host| host.contains(':'));
     let (works, refused): (Vec<_>, Vec<_>) = ports.iter().partition(works);
     (!refused.is_empty()).then(|| {
         let mut mended = request.clone();

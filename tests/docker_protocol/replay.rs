@@ -74,6 +74,8 @@ struct Replay<'a> {
     /// Networks that had to be refused: their endpoints are, too.
     absent: BTreeSet<String>,
     internal: BTreeSet<String>,
+    /// Names that endpoints asked for.
+    named: BTreeMap<String, String>,
     /// What errors said.
     refused: BTreeSet<&'static str>,
 }
@@ -83,7 +85,8 @@ impl<'a> Replay<'a> {
         let renamed = BTreeMap::from([("reclocal".to_owned(), "netagent".to_owned())]);
         let (absent, internal) = (BTreeSet::new(), BTreeSet::new());
         let (action, refused) = (String::new(), BTreeSet::new());
-        Self { agent, caller, action, calls: 0, renamed, absent, internal, refused }
+        let named = BTreeMap::new();
+        Self { agent, caller, action, calls: 0, renamed, absent, internal, named, refused }
     }
 
     async fn step(&mut self, method: &str, call: &Value) {
@@ -156,7 +159,12 @@ impl<'a> Replay<'a> {
                 }
                 assert!(self.agent.look(move |engine| engine.intent().network(id).is_some()).await);
             }
-            "NetworkDriver.CreateEndpoint" => check_interface(request, answer, context),
+            "NetworkDriver.CreateEndpoint" => {
+                check_interface(request, answer, context);
+                let name = text(&request["Options"], "com.docker.network.endpoint.ifname");
+                let id = text(request, "EndpointID").unwrap();
+                self.named.extend(name.map(|name| (id, name)));
+            }
             "NetworkDriver.Join" => self.check_join(request, answer, context),
             "NetworkDriver.ProgramExternalConnectivity" => {
                 let asked = request["Options"]["com.docker.network.portmap"].as_array().unwrap();
@@ -199,9 +207,21 @@ impl<'a> Replay<'a> {
     fn check_join(&self, request: &Value, answer: &Value, context: &str) {
         let link = answer["InterfaceName"]["SrcName"].as_str().unwrap();
         let sandbox = request["SandboxKey"].as_str().unwrap();
-        let taken = self.agent.host.hand_over(&link.parse().unwrap(), sandbox);
-        assert!(taken, "dockerd finds no link {link}: {context}");
-        assert_eq!(answer["InterfaceName"]["DstPrefix"], "eth");
+        // Only a link with a name of its own is placed, and only where the sandbox is there.
+        let name = self.named.get(&text(request, "EndpointID").unwrap());
+        if !link.is_empty() {
+            let taken = self.agent.host.hand_over(&link.parse().unwrap(), sandbox);
+            assert!(taken, "dockerd finds no link {link}: {context}");
+        }
+        match name {
+            None => assert_eq!(answer["InterfaceName"]["DstPrefix"], "eth", "{context}"),
+            Some(name) => {
+                let prefix = answer["InterfaceName"]["DstPrefix"].as_str().unwrap();
+                let number = name.strip_prefix(prefix).expect(context);
+                assert!(number.bytes().all(|byte| byte.is_ascii_digit()), "{context}");
+            }
+        }
+        assert!(!link.is_empty() || name.is_some(), "{context}");
         let internal = self.internal.contains(&text(request, "NetworkID").unwrap());
         let gateways = [&answer["Gateway"], &answer["GatewayIPv6"]];
         assert_eq!(gateways.into_iter().all(|gateway| gateway == ""), internal, "{context}");

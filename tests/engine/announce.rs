@@ -68,7 +68,7 @@ fn a_link_is_announced_when_dockerd_asks_for_it() {
     let mut engine = machine.engine();
     hand_over(&mut engine);
     assert_eq!(told(&machine), [""; 0], "a created container that is not started");
-    engine.join(WEB, ONE).unwrap();
+    engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
     assert_eq!(told(&machine), ["nab-3f3f3f3f3f3 02:42:ac:12:00:02 [172.18.0.2]"]);
     engine.leave(WEB, ONE).unwrap();
     engine.delete_endpoint(WEB, ONE).unwrap();
@@ -82,7 +82,7 @@ fn a_dockerd_that_announces_itself_is_not_doubled() {
     let says = |announces| DockerView { announces, ..DockerView::default() };
     engine.learn(&says(true), &Suspects::default()).unwrap();
     hand_over(&mut engine);
-    engine.join(WEB, ONE).unwrap();
+    engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
     assert_eq!(told(&machine), [""; 0]);
     // What we plumb ourselves, no dockerd announces.
     machine.host.add_namespace(SANDBOX);
@@ -92,6 +92,6 @@ fn a_dockerd_that_announces_itself_is_not_doubled() {
     // An older one took its place.
     engine.learn(&says(false), &Suspects::default()).unwrap();
     engine.leave(WEB, ONE).unwrap();
-    engine.join(WEB, ONE).unwrap();
+    engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
     assert_eq!(told(&machine).len(), 2);
 }

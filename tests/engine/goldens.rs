@@ -10,7 +10,7 @@ use netagent::firewall::policy;
 use netagent::model::Mark;
 use netagent::object::Object;
 
-fn check_golden(name: &str, text: &str) {
+pub fn check_golden(name: &str, text: &str) {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

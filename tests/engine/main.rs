@@ -2,11 +2,15 @@
 //! agent dies at any step.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod adopted;
 mod announce;
 mod crash;
 mod disk;
 mod goldens;
+mod joining;
 mod kit;
+mod options;
+mod ports;
 mod requests;
 mod rollback;
 mod scenarios;

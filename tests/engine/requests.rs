@@ -117,20 +117,6 @@ fn foreign_link(name: &str) -> Object {
 }
 
 #[test]
-fn an_existing_foreign_bridge_is_left_alone() {
-    let machine = Machine::new();
-    machine.host.add_foreign(foreign_link("br-web"));
-    let before = machine.host.listing();
-    let mut engine = machine.engine();
-    let mut request = network(WEB, "web", "10.1.0.0/24");
-    request.options.insert("com.docker.network.bridge.name".into(), "br-web".into());
-    let error = create(&mut engine, request).unwrap_err();
-    assert_eq!(error.class, ErrorClass::Conflict);
-    assert!(error.to_string().contains("not netagent's"), "{error}");
-    assert_eq!(machine.host.listing(), before);
-}
-
-#[test]
 fn two_networks_do_not_share_a_bridge() {
     let machine = Machine::new();
     let mut engine = machine.engine();
@@ -150,11 +136,11 @@ fn an_endpoint_at_a_live_address_ends_the_ghost_that_had_it() {
     let mut engine = machine.engine();
     create(&mut engine, docker_network(WEB, "172.18.0.0/16", "172.18.0.1")).unwrap();
     engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).unwrap();
-    engine.join(WEB, ONE).unwrap();
+    engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
     engine.publish(WEB, ONE, &[port(8080, 80)]).unwrap();
     engine.create_endpoint(docker_endpoint(TWO, WEB, "172.18.0.2/16")).unwrap();
     assert!(engine.intent().endpoint(ONE).is_none());
-    engine.join(WEB, TWO).unwrap();
+    engine.join(WEB, TWO, KEY.as_ref(), &[]).unwrap();
     engine.publish(WEB, TWO, &[port(8080, 80)]).unwrap();
     assert_eq!(engine.status().unwrap().drift, Vec::<String>::new());
 }
@@ -165,12 +151,12 @@ fn a_ghosts_port_is_free_when_its_containers_namespace_is_gone() {
     let mut engine = machine.engine();
     create(&mut engine, docker_network(WEB, "172.18.0.0/16", "172.18.0.1")).unwrap();
     engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).unwrap();
-    let joined = engine.join(WEB, ONE).unwrap();
-    machine.host.hand_over(&joined.source, "/var/run/docker/netns/c1");
+    let joined = engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
+    machine.host.hand_over(joined.source.as_ref().unwrap(), "/var/run/docker/netns/c1");
     engine.publish(WEB, ONE, &[port(8080, 80)]).unwrap();
 
     engine.create_endpoint(docker_endpoint(TWO, WEB, "172.18.0.3/16")).unwrap();
-    engine.join(WEB, TWO).unwrap();
+    engine.join(WEB, TWO, KEY.as_ref(), &[]).unwrap();
     let error = engine.publish(WEB, TWO, &[port(8080, 80)]).unwrap_err();
     assert_eq!(error.class, ErrorClass::Conflict);
 
@@ -194,7 +180,7 @@ fn a_taken_port_is_refused_by_the_name_of_who_has_it() {
     let mut engine = two_endpoints(&machine);
     engine.publish(WEB, ONE, &[port(8080, 80)]).unwrap();
     let before = machine.host.listing();
-    let specific = PortRequest { host: Some(Ipv4Addr::new(192, 0, 2, 1)), ..port(8080, 80) };
+    let specific = PortRequest { host: Some(Ipv4Addr::new(192, 0, 2, 1).into()), ..port(8080, 80) };
     for taken in [port(8080, 80), specific] {
         let error = engine.publish(WEB, TWO, &[port(9090, 90), taken]).unwrap_err();
         assert_eq!(error.class, ErrorClass::Conflict);
@@ -207,7 +193,8 @@ fn a_taken_port_is_refused_by_the_name_of_who_has_it() {
 fn equal_ports_on_different_addresses_and_protocols_do_not_clash() {
     let machine = Machine::new();
     let mut engine = two_endpoints(&machine);
-    let at = |last| PortRequest { host: Some(Ipv4Addr::new(192, 0, 2, last)), ..port(8080, 80) };
+    let at =
+        |last| PortRequest { host: Some(Ipv4Addr::new(192, 0, 2, last).into()), ..port(8080, 80) };
     engine.publish(WEB, ONE, &[at(1), PortRequest { protocol: Protocol::Udp, ..at(1) }]).unwrap();
     engine.publish(WEB, TWO, &[at(2)]).unwrap();
     assert_eq!(engine.ports().len(), 3);
@@ -216,7 +203,7 @@ fn equal_ports_on_different_addresses_and_protocols_do_not_clash() {
 #[test]
 fn a_port_that_a_program_on_the_host_has_is_refused_and_nothing_is_published() {
     let machine = Machine::new();
-    machine.host.occupy(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, 8080);
+    machine.host.occupy(Protocol::Tcp, Ipv4Addr::UNSPECIFIED.into(), 8080);
     let mut engine = two_endpoints(&machine);
     let before = machine.host.listing();
     let error = engine.publish(WEB, ONE, &[port(7070, 70), port(8080, 80)]).unwrap_err();
@@ -230,7 +217,7 @@ fn a_port_that_a_program_on_the_host_has_is_refused_and_nothing_is_published() {
 fn free_choices_go_around_ports_that_the_host_uses() {
     let machine = Machine::new();
     for taken in [32768, 32769, 8000, 8001] {
-        machine.host.occupy(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, taken);
+        machine.host.occupy(Protocol::Tcp, Ipv4Addr::UNSPECIFIED.into(), taken);
     }
     let mut engine = two_endpoints(&machine);
     let ephemeral = PortRequest { host_ports: None, ..port(1, 7000) };
@@ -406,8 +393,8 @@ fn a_network_that_docker_forgot_gives_its_subnet_to_the_next() {
     create(&mut engine, docker_network(DB, "172.18.0.0/16", "172.18.0.1")).unwrap();
     assert!(engine.intent().network(WEB).is_none());
     engine.create_endpoint(docker_endpoint(ONE, DB, "172.18.0.2/16")).unwrap();
-    let joined = engine.join(DB, ONE).unwrap();
-    machine.host.hand_over(&joined.source, "/var/run/docker/netns/c1");
+    let joined = engine.join(DB, ONE, KEY.as_ref(), &[]).unwrap();
+    machine.host.hand_over(joined.source.as_ref().unwrap(), "/var/run/docker/netns/c1");
     let error =
         create(&mut engine, docker_network(WEB, "172.18.0.0/16", "172.18.0.1")).unwrap_err();
     assert_eq!(error.class, ErrorClass::Conflict, "a container lives on it: {error}");
@@ -494,8 +481,8 @@ fn a_vanished_namespace_is_named_and_keeps_nothing_else() {
 fn a_container_that_lives_is_not_removed_because_the_wrong_docker_was_asked() {
     let machine = Machine::new();
     let mut engine = two_endpoints(&machine);
-    let joined = engine.join(WEB, ONE).unwrap();
-    machine.host.hand_over(&joined.source, "/var/run/docker/netns/c1");
+    let joined = engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
+    machine.host.hand_over(joined.source.as_ref().unwrap(), "/var/run/docker/netns/c1");
     let suspects = engine.suspects();
     engine.learn(&DockerView::default(), &suspects).unwrap();
     assert!(engine.intent().endpoint(ONE).is_some(), "its container lives");
@@ -561,10 +548,13 @@ fn a_port_is_refused_while_any_of_its_owners_lives() {
     let machine = Machine::new();
     let mut engine = two_endpoints(&machine);
     engine.create_endpoint(docker_endpoint(THREE, WEB, "172.18.0.4/16")).unwrap();
-    let at = |last| PortRequest { host: Some(Ipv4Addr::new(192, 0, 2, last)), ..port(8080, 80) };
+    let at =
+        |last| PortRequest { host: Some(Ipv4Addr::new(192, 0, 2, last).into()), ..port(8080, 80) };
     for (id, last) in [(ONE, 1), (TWO, 2)] {
-        let joined = engine.join(WEB, id).unwrap();
-        machine.host.hand_over(&joined.source, format!("/var/run/docker/netns/c{last}"));
+        let joined = engine.join(WEB, id, KEY.as_ref(), &[]).unwrap();
+        machine
+            .host
+            .hand_over(joined.source.as_ref().unwrap(), format!("/var/run/docker/netns/c{last}"));
         engine.publish(WEB, id, &[at(last)]).unwrap();
     }
     machine.host.end_namespace("/var/run/docker/netns/c1");
@@ -604,7 +594,7 @@ fn what_is_being_removed_is_not_answered_as_done() {
     let mut engine = machine.start(fault).unwrap();
     assert_eq!(machine.log.len(), at, "the restart had nothing to do");
     engine.delete_endpoint(WEB, ONE).unwrap_err();
-    assert!(engine.join(WEB, ONE).is_err());
+    assert!(engine.join(WEB, ONE, KEY.as_ref(), &[]).is_err());
     assert!(engine.publish(WEB, ONE, &[port(8080, 80)]).is_err());
     engine.leave(WEB, ONE).unwrap();
     let again = docker_endpoint(ONE, WEB, "172.18.0.2/16");
@@ -617,7 +607,7 @@ fn what_is_being_removed_is_not_answered_as_done() {
 fn a_port_on_an_address_that_nobody_can_bind_is_refused() {
     let machine = Machine::new();
     let mut engine = two_endpoints(&machine);
-    let on = PortRequest { host: Some(Ipv4Addr::new(224, 0, 0, 1)), ..port(8080, 80) };
+    let on = PortRequest { host: Some(Ipv4Addr::new(224, 0, 0, 1).into()), ..port(8080, 80) };
     let error = engine.publish(WEB, ONE, &[on]).unwrap_err();
     assert!(error.to_string().contains("224.0.0.1"), "{error}");
 }

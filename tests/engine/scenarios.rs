@@ -7,7 +7,9 @@ use netagent::engine::{
     AttachRequest, EndpointRequest, Engine, Mode, NetworkRequest, PortRequest, SubnetRequest,
 };
 use netagent::kernel::fake::Fake;
-use netagent::model::{EndpointId, Ipam, NetworkId, Origin, PortRange, Protocol, Reach, Result};
+use netagent::model::{
+    EndpointId, Ipam, Mtu, NetworkId, Origin, PortRange, Protocol, Reach, Result,
+};
 
 /// One scenario.
 pub struct Scenario {
@@ -40,6 +42,8 @@ pub const DB: NetworkId = NetworkId::from_bytes([0xdb; 32]);
 pub const ONE: EndpointId = EndpointId::from_bytes([0x01; 32]);
 pub const TWO: EndpointId = EndpointId::from_bytes([0x02; 32]);
 pub const SANDBOX: &str = "/run/netns/box";
+/// The sandbox of a container of Docker's.
+pub const KEY: &str = "/var/run/docker/netns/c1";
 
 pub fn network(id: NetworkId, name: &str, pool: &str) -> NetworkRequest {
     NetworkRequest {
@@ -90,6 +94,7 @@ pub fn docker_endpoint(id: EndpointId, network: NetworkId, address: &str) -> End
         v6: None,
         mac: None,
         attach: AttachRequest::HandOff,
+        sysctls: Default::default(),
         ports: vec![],
     }
 }
@@ -104,6 +109,7 @@ pub fn sandboxed(id: EndpointId, network: NetworkId, ports: Vec<PortRequest>) ->
         v6: None,
         mac: None,
         attach: AttachRequest::Netns { path: SANDBOX.into(), interface: None, default_route: true },
+        sysctls: Default::default(),
         ports,
     }
 }
@@ -157,8 +163,24 @@ fn with_docker_network(engine: &mut Engine, _: &Fake) {
 
 fn with_docker_container(engine: &mut Engine, host: &Fake) {
     with_docker_endpoint(engine, host);
-    let joined = engine.join(WEB, ONE).unwrap();
-    assert!(host.hand_over(&joined.source, "/var/run/docker/netns/c1"));
+    let joined = engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
+    assert!(host.hand_over(joined.source.as_ref().unwrap(), "/var/run/docker/netns/c1"));
+}
+
+/// An endpoint of Docker's whose interface is not to be called as dockerd calls them.
+fn with_named_endpoint(engine: &mut Engine, host: &Fake) {
+    with_docker_network(engine, host);
+    let named = AttachRequest::Named { interface: "lan0".parse().unwrap() };
+    let mut request =
+        EndpointRequest { attach: named, ..docker_endpoint(ONE, WEB, "172.18.0.2/16") };
+    request.sysctls = [("net.ipv4.conf.IFNAME.log_martians".into(), "1".into())].into();
+    engine.create_endpoint(request).unwrap();
+}
+
+fn with_placed_container(engine: &mut Engine, host: &Fake) {
+    with_named_endpoint(engine, host);
+    host.add_namespace(KEY);
+    engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
 }
 
 fn with_published(engine: &mut Engine, host: &Fake) {
@@ -172,13 +194,42 @@ fn with_sandbox(engine: &mut Engine, host: &Fake) {
 }
 
 fn publish_many(engine: &mut Engine) -> Result<()> {
-    let loopback = PortRequest { host: Some(Ipv4Addr::LOCALHOST), ..port(8443, 443) };
+    let loopback = PortRequest { host: Some(Ipv4Addr::LOCALHOST.into()), ..port(8443, 443) };
     let udp = PortRequest { protocol: Protocol::Udp, ..port(5353, 53) };
     let ephemeral = PortRequest { host_ports: None, ..port(1, 7000) };
     let range = (9000..=9002).map(|number| port(number, number));
     let mut ports = vec![port(8080, 80), loopback, udp, ephemeral];
     ports.extend(range);
     engine.publish(WEB, ONE, &ports)
+}
+
+/// Name of the operator's bridge.
+pub const LAN: &str = "br0";
+
+/// A bridge of the operator's in 192.168.7.0/24 and fd00:7::/64, of another MTU than the uplink.
+pub fn with_bridge(_: &mut Engine, host: &Fake) {
+    let nets = ["192.168.7.10/24", "fd00:7::10/64"].map(|net| net.parse().unwrap());
+    host.add_bridge(&LAN.parse().unwrap(), Mtu::ETHERNET, &nets);
+}
+
+/// A network on it, of both families, neighbours silenced.
+pub fn adopting(subnets: [&str; 2]) -> NetworkRequest {
+    let mut request = network(WEB, "web", subnets[0]);
+    request.subnets.push(subnet(subnets[1]));
+    request.options.insert("com.docker.network.bridge.name".into(), LAN.into());
+    request.options.insert("com.docker.network.bridge.enable_icc".into(), "false".into());
+    request
+}
+
+/// Subnets that the operator does not have.
+pub const APART: [&str; 2] = ["10.1.0.0/24", "fd00:1::/64"];
+/// Those that the bridge is in.
+pub const AMONG: [&str; 2] = ["192.168.7.0/24", "fd00:7::/64"];
+
+fn with_adopted(engine: &mut Engine, host: &Fake) {
+    with_bridge(engine, host);
+    create(engine, adopting(APART)).unwrap();
+    host.add_namespace(SANDBOX);
 }
 
 /// Every scenario.
@@ -257,8 +308,35 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "bridge/join",
         ready: with_docker_endpoint,
-        action: |engine| engine.join(WEB, ONE).map(drop),
+        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
         kind: Kind::Recording,
+    },
+    Scenario {
+        name: "bridge/named_endpoint_joins_a_sandbox",
+        ready: |engine, host| {
+            with_named_endpoint(engine, host);
+            host.add_namespace(KEY);
+        },
+        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/named_endpoint_is_handed_over_without_a_sandbox",
+        ready: with_named_endpoint,
+        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "bridge/named_endpoint_leaves",
+        ready: with_placed_container,
+        action: |engine| engine.leave(WEB, ONE),
+        kind: Kind::Removing,
+    },
+    Scenario {
+        name: "bridge/delete_named_endpoint",
+        ready: with_placed_container,
+        action: |engine| engine.delete_endpoint(WEB, ONE),
+        kind: Kind::Removing,
     },
     Scenario {
         name: "bridge/endpoint_at_a_ghosts_address",
@@ -316,6 +394,49 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "bridge/delete_docker_network_with_ghost",
         ready: with_published,
+        action: |engine| engine.delete_network(WEB, Mode::Apply).map(drop),
+        kind: Kind::Removing,
+    },
+    Scenario {
+        name: "adopted/network",
+        ready: with_bridge,
+        action: |engine| create(engine, adopting(APART)),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "adopted/network_in_its_subnets",
+        ready: with_bridge,
+        action: |engine| create(engine, adopting(AMONG)),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "adopted/internal",
+        ready: with_bridge,
+        action: |engine| {
+            create(engine, NetworkRequest { reach: Reach::Internal, ..adopting(APART) })
+        },
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "adopted/endpoint",
+        ready: with_adopted,
+        action: |engine| {
+            engine.create_endpoint(sandboxed(ONE, WEB, vec![port(8080, 80)])).map(drop)
+        },
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "adopted/delete_endpoint",
+        ready: |engine, host| {
+            with_adopted(engine, host);
+            engine.create_endpoint(sandboxed(ONE, WEB, vec![port(8080, 80)])).unwrap();
+        },
+        action: |engine| engine.delete_endpoint(WEB, ONE),
+        kind: Kind::Removing,
+    },
+    Scenario {
+        name: "adopted/delete_network",
+        ready: with_adopted,
         action: |engine| engine.delete_network(WEB, Mode::Apply).map(drop),
         kind: Kind::Removing,
     },

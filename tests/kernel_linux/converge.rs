@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use netagent::driver;
 use netagent::model::{
-    Attach, BridgeSpec, DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Facts, Icc, Ipam,
-    Masquerade, Needs, NetworkId, NetworkSpec, Origin, Published, Reach, SandboxId, Subnet,
+    Attach, BridgeSpec, DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Facts, HostAddress,
+    Icc, Ipam, Needs, NetworkId, NetworkSpec, Origin, Published, Reach, SandboxId, Subnet,
 };
 use netagent::object::Wanted;
 use netagent::plan::{self, Plan};
@@ -28,12 +28,8 @@ fn network() -> NetworkSpec {
         name: None,
         origin: Origin::Netagent,
         driver: DriverSpec::Bridge(BridgeSpec {
-            bridge: name("nab-03030303030"),
-            mtu: mtu(1450),
             icc: Icc::Deny,
-            masquerade: Masquerade::On,
-            host_binding: Ipv4Addr::UNSPECIFIED,
-            interface_prefix: "eth".into(),
+            ..BridgeSpec::new(name("nab-03030303030"), mtu(1450))
         }),
         ipam: Ipam::Netagent,
         subnets: vec![subnet("10.9.0.0/24", "10.9.0.1"), subnet("fd00:9::/64", "fd00:9::1")],
@@ -54,13 +50,16 @@ fn endpoint(number: u8, attach: Attach, ports: Vec<Published>) -> EndpointSpec {
         v6: Some(format!("fd00:9::{number}/64").parse().unwrap()),
         mac: mac(number),
         attach,
+        sysctls: BTreeMap::new(),
+        asked: Vec::new(),
+        publishes: true,
         ports,
     }
 }
 
 fn published(protocol: Protocol, first: u16, last: u16, container_first: u16) -> Published {
     let host_ports = PortRange::new(first, last).unwrap();
-    Published { protocol, host: Ipv4Addr::UNSPECIFIED, host_ports, container_first }
+    Published { protocol, host: HostAddress::Any, host_ports, container_first }
 }
 
 /// A network without neighbours' talk, one container plumbed by us and one by dockerd.
@@ -74,8 +73,11 @@ fn wanted(facts: &Facts, sandbox: &Sandbox) -> Vec<Wanted> {
     };
     let ports =
         vec![published(Protocol::Tcp, 8080, 8080, 80), published(Protocol::Udp, 5000, 5009, 5000)];
-    let mut wanted =
-        driver::host_objects(facts, Needs { outside: true, outside_v6: true }, &BTreeMap::new());
+    let mut wanted = driver::host_objects(
+        facts,
+        &Needs { outside: true, outside_v6: true, ..Needs::default() },
+        &BTreeMap::new(),
+    );
     wanted.extend(driver::network_objects(&network, facts));
     for endpoint in [endpoint(2, ours, ports), endpoint(3, Attach::HandOff, vec![])] {
         let phase = EndpointPhase::Ready;

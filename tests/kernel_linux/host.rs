@@ -1,4 +1,4 @@
-//! Sysctls, held ports and the accept in DOCKER-USER.
+//! Sysctls, old flows and the accept in DOCKER-USER.
 
 use super::rig::*;
 
@@ -41,56 +41,6 @@ tests! {
         assert_eq!(refusal(&mut kernel, Op::Create(outside)).0, Errno::EINVAL);
     }
 
-    fn held_ports_collide_with_every_other_server() {
-        let mut kernel = linux();
-        let (tcp, udp) = (hold(Protocol::Tcp, 8080, 8082), hold(Protocol::Udp, 53, 53));
-        create(&mut kernel, &[tcp.clone(), udp.clone()]);
-        check_met(&mut kernel, &tcp);
-        check_met(&mut kernel, &udp);
-        for taken in ["0.0.0.0:8081", "127.0.0.1:8082"] {
-            assert!(TcpListener::bind(taken).is_err(), "{taken}");
-        }
-        assert!(UdpSocket::bind("127.0.0.1:53").is_err());
-        let reached = TcpStream::connect_timeout(
-            &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080).into(),
-            Duration::from_millis(50),
-        );
-        assert!(reached.is_err(), "the filter drops what reaches a held port");
-        assert_eq!(refusal(&mut kernel, Op::Create(tcp.clone())).0, Errno::EEXIST);
-        attempt(&mut kernel, Op::Delete(tcp.clone())).unwrap();
-        wait_until_free("0.0.0.0:8081");
-        assert_eq!(seen(&mut kernel, &tcp), None);
-        assert_eq!(refusal(&mut kernel, Op::Delete(tcp)).0, Errno::ENOENT);
-    }
-
-    fn a_taken_port_names_its_owner_and_frees_the_others() {
-        let mut kernel = linux();
-        let owner = format!("(pid {})", std::process::id());
-        let tcp = TcpListener::bind("127.0.0.1:8081").unwrap();
-        let udp = UdpSocket::bind("[::]:5353").unwrap();
-        for (object, port) in [
-            (hold(Protocol::Tcp, 8080, 8082), "port 8081/tcp is held by kernel_linux"),
-            (hold(Protocol::Udp, 5352, 5354), "port 5353/udp is held by kernel_linux"),
-        ] {
-            let (errno, text) = refusal(&mut kernel, Op::Create(object.clone()));
-            assert_eq!(errno, Errno::EADDRINUSE);
-            assert!(text.starts_with(port) && text.ends_with(&owner), "{text}");
-            assert_eq!(seen(&mut kernel, &object), None);
-        }
-        wait_until_free("0.0.0.0:8080");
-        drop((tcp, udp));
-        wait_until_free("0.0.0.0:8081");
-        create(&mut kernel, &[hold(Protocol::Tcp, 8080, 8082)]);
-        let elsewhere = Hold {
-            protocol: Protocol::Tcp,
-            host: "192.0.2.1".parse().unwrap(),
-            ports: PortRange::single(80).unwrap(),
-        };
-        let (errno, text) = refusal(&mut kernel, Op::Create(Object::Hold(elsewhere)));
-        assert_eq!(errno, Errno::EADDRNOTAVAIL);
-        assert!(text.contains("192.0.2.1"), "{text}");
-    }
-
     fn of_old_udp_flows_only_those_to_the_published_port_of_this_host_are_forgotten() {
         let mut kernel = linux();
         create(&mut kernel, &[policy::table(Mark::DEFAULT)]);
@@ -111,11 +61,11 @@ tests! {
             assert!(known("sport=4001 dport=5353"));
             let published = Published {
                 protocol: Protocol::Udp,
-                host,
+                host: HostAddress::At(host.into()),
                 host_ports: PortRange::single(5353).unwrap(),
                 container_first: 53,
             };
-            let elements = policy::port_elements(&published, "10.9.0.3".parse().unwrap());
+            let elements = policy::port_elements(&published, &["10.9.0.3".parse().unwrap()]);
             create(&mut kernel, &elements);
             assert!(!known("sport=4000 dport=5353"), "{host}: {}", flows().unwrap());
             assert!(known("sport=4001 dport=5353"), "{host}: {}", flows().unwrap());

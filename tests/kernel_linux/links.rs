@@ -90,7 +90,7 @@ tests! {
         let pairs: Vec<Object> = (0..20)
             .map(|at| {
                 let (netns, name) = (Netns::Host, name(&format!("nac-{at}")));
-                link(&veth(&format!("nae-{at}"), Peer::At { netns, name, mac: mac(at) }))
+                link(&veth(&format!("nae-{at}"), Peer::At { netns, name, mac: mac(at), sysctls: Default::default() }))
             })
             .collect();
         create(&mut kernel, &pairs);

@@ -7,7 +7,9 @@ mod rig;
 
 mod announce;
 mod converge;
+mod holds;
 mod host;
 mod links;
+mod relay;
 mod sandboxes;
 mod whole;

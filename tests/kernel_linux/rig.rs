@@ -5,10 +5,12 @@ pub use netagent::firewall::policy;
 pub use netagent::kernel::linux::events::{Event, Monitor};
 pub use netagent::kernel::linux::{Iptables, Linux, Options};
 pub use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
-pub use netagent::model::{LinkName, MacAddr, Mark, Mtu, PortRange, Protocol, Published};
+pub use netagent::model::{
+    HostAddress, LinkName, MacAddr, Mark, Mtu, PortRange, Protocol, Published,
+};
 pub use netagent::object::{
-    Accept, Address, Element, Family, Hold, Link, LinkKind, Netns, Object, Op, Peer, Revert, Route,
-    Sysctl,
+    Accept, Address, Element, Family, Hold, Hop, Link, LinkKind, Netns, Object, Op, Peer, Revert,
+    Route, Sysctl,
 };
 pub use netagent::plan::{Owner, Seen};
 pub use nix::errno::Errno;
@@ -153,11 +155,16 @@ pub fn veth(host: &str, peer: Peer) -> Link {
 }
 
 pub fn into_sandbox(sandbox: &Sandbox, last: u8) -> Peer {
-    Peer::At { netns: sandbox.netns(), name: name("eth0"), mac: mac(last) }
+    Peer::At {
+        netns: sandbox.netns(),
+        name: name("eth0"),
+        mac: mac(last),
+        sysctls: Default::default(),
+    }
 }
 
 pub fn handed_off() -> Peer {
-    Peer::At { netns: Netns::Host, name: name("nac-1"), mac: mac(7) }
+    Peer::At { netns: Netns::Host, name: name("nac-1"), mac: mac(7), sysctls: Default::default() }
 }
 
 pub fn link(link: &Link) -> Object {
@@ -172,14 +179,14 @@ pub fn route(netns: Netns, destination: &str, via: &str) -> Object {
     Object::Route(Route {
         netns,
         destination: destination.parse().unwrap(),
-        via: via.parse().unwrap(),
+        hop: Hop::Via(via.parse().unwrap()),
         link: name("eth0"),
     })
 }
 
 pub fn hold(protocol: Protocol, first: u16, last: u16) -> Object {
     let ports = PortRange::new(first, last).unwrap();
-    Object::Hold(Hold { protocol, host: Ipv4Addr::UNSPECIFIED, ports })
+    Object::Hold(Hold { protocol, host: HostAddress::ANY_V4, ports, relay: None })
 }
 
 pub fn create(kernel: &mut Linux, objects: &[Object]) {

@@ -33,6 +33,46 @@ tests! {
         assert_eq!(seen(&mut kernel, &second), None, "no half of a pair is left");
     }
 
+    fn sysctls_are_written_before_the_interface_is_up() {
+        let mut kernel = linux();
+        create(&mut kernel, &[link(&bridge(false))]);
+        for (at, off) in [(1, "1"), (2, "0")] {
+            let sandbox = Sandbox::new();
+            // As dockerd 20.10 leaves a sandbox without IPv6: only a word of ours turns it on.
+            sandbox.run(|| sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1"));
+            let mut peer = into_sandbox(&sandbox, at);
+            if let Peer::At { sysctls, .. } = &mut peer {
+                sysctls.insert("net/ipv6/conf/eth0/disable_ipv6".into(), off.into());
+                sysctls.insert("net/ipv4/conf/eth0/log_martians".into(), "1".into());
+            }
+            create(&mut kernel, &[link(&veth(&format!("nae-{at}"), peer))]);
+            let value = sandbox.run(|| sh("sysctl -n net.ipv4.conf.eth0.log_martians"));
+            assert_eq!(value.trim(), "1");
+            let addresses = sandbox.run(|| sh("ip -6 addr show dev eth0"));
+            assert_eq!(addresses.contains("inet6"), off == "0", "{addresses}");
+        }
+    }
+
+    fn a_sysctl_that_is_not_there_or_takes_another_value_is_named() {
+        let mut kernel = linux();
+        let sandbox = Sandbox::new();
+        create(&mut kernel, &[link(&bridge(false))]);
+        for (at, key, value, errno, says) in [
+            (1, "no_such_thing", "1", Errno::ENOENT, "there is no sysctl net.ipv4.conf.eth0.no_such_thing"),
+            (2, "log_martians", "x", Errno::EINVAL, "net.ipv4.conf.eth0.log_martians does not take \"x\""),
+        ] {
+            let mut peer = into_sandbox(&sandbox, at);
+            if let Peer::At { sysctls, .. } = &mut peer {
+                sysctls.insert(format!("net/ipv4/conf/eth0/{key}"), value.into());
+            }
+            let pair = link(&veth(&format!("nae-{at}"), peer));
+            let (found, text) = refusal(&mut kernel, Op::Create(pair.clone()));
+            assert_eq!(found, errno);
+            assert!(text.contains(says), "{text}");
+            assert_eq!(seen(&mut kernel, &pair), None, "no half of a pair is left");
+        }
+    }
+
     fn addresses_and_routes_collide_change_and_go() {
         let mut kernel = linux();
         let [one, other] = two_sandboxes(&mut kernel);
@@ -88,6 +128,7 @@ tests! {
             netns: Netns::Path(file.path().to_owned()),
             name: name("eth0"),
             mac: mac(2),
+            sysctls: Default::default(),
         };
         let pair = link(&veth("nae-1", no_namespace));
         assert_eq!(refusal(&mut kernel, Op::Create(pair)).0, Errno::ENOENT);

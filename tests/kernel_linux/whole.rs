@@ -63,7 +63,7 @@ tests! {
             assert!(taken.iter().any(|found| found == net), "{net} of {taken:?}");
         }
         assert!(!taken.iter().any(|net| net.starts_with("10.9.") || net == "0.0.0.0/0"));
-        let foreign: Vec<&str> = facts.foreign_links.iter().map(LinkName::as_str).collect();
+        let foreign: Vec<&str> = facts.foreign_links.keys().map(LinkName::as_str).collect();
         for ours in ["nab-1", "nae-1", "nac-1"] {
             assert!(!foreign.contains(&ours), "{foreign:?}");
         }
@@ -152,7 +152,7 @@ tests! {
         while heard(100).is_some() {}
         let veths: Vec<Link> = (0..100)
             .map(|at| {
-                let peer = Peer::At { netns: sandbox.netns(), name: name(&format!("c{at}")), mac: mac(9) };
+                let peer = Peer::At { netns: sandbox.netns(), name: name(&format!("c{at}")), mac: mac(9), sysctls: Default::default() };
                 veth(&format!("nae-{at}"), peer)
             })
             .collect();

@@ -2,18 +2,30 @@
 //!
 //! Each test has a network namespace of its own, which dies with the thread that made it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod crossing;
 mod harness;
 mod ownership;
 mod packets;
+#[allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    reason = "test code: each test binary uses a part of it, and a failed step should panic"
+)]
+#[path = "../support/place.rs"]
+mod place;
+mod rig;
 
 use std::sync::Arc;
 
-use netagent::firewall::model::{Match, Ruleset, SetName, Statement, Value};
+use netagent::firewall::model::{Field, Match, Rule, Ruleset, SetName, Statement, Value};
 use netagent::firewall::policy::{self, TABLE};
 use netagent::kernel::linux::nft::Nft;
-use netagent::model::Mark;
+use netagent::model::{Family, Mark};
 use netagent::object::{Element, Object, Op, Table};
 use nix::errno::Errno;
 
@@ -60,9 +72,15 @@ fn spelling(line: &str) -> String {
     if !line.contains("meta oifkind") {
         line = line.replace("oifkind", "meta oifkind");
     }
-    // nft does not print the family where an IPv4 address follows from it.
-    if line.contains("ip saddr") || line.contains("ip daddr") {
-        line = line.replace("meta nfproto ipv4 ", "");
+    // nft does not print the family where it follows from something else, an address or ICMP;
+    // that of a translation it may.
+    for (family, others) in [
+        ("ipv4", ["ip saddr", "ip daddr", "l4proto icmp ", "nat ip to"]),
+        ("ipv6", ["ip6 saddr", "ip6 daddr", "l4proto ipv6-icmp ", "nat ip6 to"]),
+    ] {
+        if others.iter().any(|other| line.contains(other)) {
+            line = line.replace(&format!("meta nfproto {family} "), "");
+        }
     }
     line
 }
@@ -84,18 +102,25 @@ fn nft_lists_the_policy_as_it_was_meant() {
 }
 
 #[test]
-fn no_rule_reads_an_ipv4_address_before_it_knows_the_family() {
-    isolated("no_rule_reads_an_ipv4_address_before_it_knows_the_family", || {
+fn no_rule_reads_an_address_before_it_knows_the_family() {
+    isolated("no_rule_reads_an_address_before_it_knows_the_family", || {
         let _nft = installed();
         let listed = nft(&["--debug=netlink", "list", "table", "inet", TABLE]).unwrap();
         let rules: Vec<&str> = listed.split("\ninet ").collect();
-        let reading: Vec<&&str> =
-            rules.iter().filter(|rule| rule.contains("network header")).collect();
-        assert!(reading.len() >= 6, "{listed}");
-        for rule in reading {
-            let family = rule.find("[ meta load nfproto => reg 1 ]\n  [ cmp eq reg 1 0x00000002 ]");
-            assert!(family.is_some_and(|at| at < rule.find("network header").unwrap()), "{rule}");
+        let mut reading = [0; 2];
+        for rule in rules {
+            let Some(read) = rule.find("network header") else { continue };
+            // An address of 4 bytes takes NFPROTO_IPV4, one of 16 bytes NFPROTO_IPV6.
+            let (place, number) = match rule.contains(" 16b @ network header") {
+                false => (0, "0x00000002"),
+                true => (1, "0x0000000a"),
+            };
+            assert!(!(rule.contains(" 16b @ net") && rule.contains(" 4b @ net")), "both: {rule}");
+            let asks = format!("[ meta load nfproto => reg 1 ]\n  [ cmp eq reg 1 {number} ]");
+            assert!(rule.find(&asks).is_some_and(|asked| asked < read), "{rule}");
+            reading[place] += 1;
         }
+        assert!(reading.iter().all(|rules| *rules >= 8), "{reading:?} in {listed}");
     });
 }
 
@@ -110,12 +135,20 @@ fn other_matches_of_the_model_are_listed_as_meant() {
             Match::DestinationIn("10.96.0.0/11".parse().unwrap()),
             Match::New,
         ];
+        let other = Rule {
+            matches: vec![
+                Match::SourceIn("2001:db8::1/128".parse().unwrap()),
+                Match::DestinationIn("2001:db8::/33".parse().unwrap()),
+                Match::NotIn(vec![Field::OutLink], SetName::Routed(Family::V6)),
+            ],
+            ..rule.clone()
+        };
+        guard.rules.push(other);
         let text = changed.to_string();
         let table = Object::Table(Table { ruleset: Arc::new(changed) });
         let mut agent = Nft::open().unwrap();
         agent.transact(&[Op::Create(table)]).unwrap();
         let listed = nft(&["-y", "list", "table", "inet", TABLE]).unwrap();
-        let text = text.replace("192.0.2.1/32", "192.0.2.1");
         assert_eq!(facts(&listed), facts(&text));
     });
 }
@@ -171,7 +204,7 @@ fn what_exists_is_not_created_and_what_is_missing_not_deleted() {
             assert_eq!(exists.errno, Errno::EEXIST as i32, "{text}: {exists}");
             assert!(exists.text.contains(element.set.as_str()), "{exists}");
         }
-        let other = Element { data: vec![ipv4("10.0.0.9"), Value::Port(1)], ..any_port(80) };
+        let other = Element { data: vec![ip("10.0.0.9"), Value::Port(1)], ..any_port(80) };
         let taken = agent.transact(&[create(&other)]).unwrap_err();
         assert_eq!(taken.errno, Errno::EEXIST as i32, "{taken}");
     });
@@ -214,7 +247,10 @@ fn an_element_changes_in_one_transaction() {
             };
             let mut to = from.clone();
             if let Some(address) = to.data.first_mut() {
-                *address = ipv4("10.9.9.9");
+                *address = match from.set.family() {
+                    Some(Family::V6) => ip("fd99::9"),
+                    Some(Family::V4) | None => ip("10.9.9.9"),
+                };
             }
             let missing = agent.transact(&[change(&from, &to)]).unwrap_err();
             assert_eq!(missing.errno, Errno::ENOENT as i32, "{text}");
@@ -258,10 +294,10 @@ fn a_range_of_16000_ports_is_one_element_and_5000_ports_one_transaction() {
         agent.transact(&ports.iter().map(create).collect::<Vec<_>>()).unwrap();
         assert_eq!(elements(&mut agent).len(), 5000);
         let range = element(
-            SetName::AnyRanges,
+            SetName::AnyRanges(Family::V4),
             vec![Value::Port(30_000), tcp()],
             Some(vec![Value::Port(45_999), tcp()]),
-            vec![ipv4("10.0.0.2")],
+            vec![ip("10.0.0.2")],
         );
         agent.transact(&[create(&range)]).unwrap();
         assert!(elements(&mut agent).contains(&range));

@@ -93,7 +93,7 @@ fn a_shared_table_is_open_to_others_and_the_damage_is_seen() {
         let whole = agent.read().unwrap().unwrap();
         assert!(whole.is(&ruleset(&table())) && whole.owner == Owner::Anybody);
 
-        nft(&["add", "element", "inet", TABLE, "any_ports", "{ sctp . 5 : 10.0.0.2 . 5 }"])
+        nft(&["add", "element", "inet", TABLE, "any_ports", "{ dccp . 5 : 10.0.0.2 . 5 }"])
             .unwrap();
         assert_eq!(monitor.next().unwrap().touched, Touched::OurTable);
         let contents = agent.read().unwrap().unwrap();

@@ -4,23 +4,28 @@
 //! accept ends its chain and not the hook; NAT chains see first packets only, and none that is
 //! translated already; a field that a packet does not have makes a rule not match.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use netagent::driver;
 use netagent::firewall::model::{
     BaseKind, Chain, Field, Hook, Match, Ruleset, SetName, Statement, Value,
 };
-use netagent::firewall::oracle::{Fate, Packet, Source, State, World};
+use netagent::firewall::oracle::{Fate, Load, Packet, Source, State, World};
 use netagent::firewall::policy;
-use netagent::model::{DriverSpec, Mark, Needs, Reach};
+use netagent::model::{BridgeOwner, DriverSpec, EndpointPhase, Family, Mark, Needs, Reach};
 use netagent::object::{Element, Object};
+
+/// A rule by its chain and its place there.
+type Place = (&'static str, usize);
 
 /// The table with its elements, as the engine would make it for a world.
 pub struct Rules<'w> {
     world: &'w World,
     ruleset: Ruleset,
-    elements: Vec<Element>,
+    elements: BTreeMap<SetName, Vec<Element>>,
+    met: RefCell<BTreeSet<Place>>,
 }
 
 /// A packet on its way through the hooks.
@@ -29,7 +34,7 @@ struct Passage<'p> {
     destination: IpAddr,
     port: Option<u16>,
     marked: bool,
-    translated_to: Option<(Ipv4Addr, u16)>,
+    translated_to: Option<SocketAddr>,
     source: Source,
 }
 
@@ -45,29 +50,56 @@ impl<'w> Rules<'w> {
         let needs = Needs {
             outside: outside().next().is_some(),
             outside_v6: outside().any(|network| network.v6().next().is_some()),
+            adopted: outside()
+                .map(|network| {
+                    let DriverSpec::Bridge(bridge) = &network.driver;
+                    bridge
+                })
+                .filter(|bridge| bridge.owner == BridgeOwner::Operator)
+                .map(|bridge| bridge.bridge.clone())
+                .collect(),
         };
-        let host = driver::host_objects(&world.facts, needs, &BTreeMap::new());
-        let mut objects: Vec<Object> = host.into_iter().map(|wanted| wanted.object).collect();
+        let mut wanted = driver::host_objects(&world.facts, &needs, &BTreeMap::new());
         for network in &world.networks {
-            let DriverSpec::Bridge(bridge) = &network.driver;
-            objects.extend(policy::network_elements(network, bridge));
+            wanted.extend(driver::network_objects(network, &world.facts));
+            let own = world.endpoints.iter().filter(|endpoint| endpoint.network == network.id);
+            for endpoint in own {
+                let phase = EndpointPhase::Joined;
+                wanted.extend(driver::endpoint_objects(network, endpoint, phase, &world.facts));
+            }
         }
-        for (published, container) in &world.published {
-            objects.extend(policy::port_elements(published, *container));
+        let mut elements = BTreeMap::<SetName, Vec<Element>>::new();
+        for wanted in wanted {
+            if let Object::Element(element) = wanted.object {
+                elements.entry(element.set).or_default().push(element);
+            }
         }
-        let elements = objects.into_iter().filter_map(|object| match object {
-            Object::Element(element) => Some(element),
-            _ => None,
-        });
         let ruleset = Ruleset::clone(&table.ruleset);
-        Self { world, ruleset, elements: elements.collect() }
+        Self { world, ruleset, elements, met: RefCell::default() }
+    }
+
+    /// The rules that some packet so far met all conditions of.
+    pub fn met(&self) -> BTreeSet<Place> {
+        self.met.borrow().clone()
+    }
+
+    /// Every rule.
+    pub fn all(&self) -> BTreeSet<Place> {
+        let places = |chain: &Chain| {
+            let name = chain.name;
+            (0..chain.rules.len()).map(move |place| (name, place)).collect::<Vec<_>>()
+        };
+        self.ruleset.chains.iter().flat_map(places).collect()
     }
 
     pub fn fate(&self, packet: &Packet) -> Fate {
         let mut passage = Passage {
             packet,
             destination: packet.destination,
-            port: packet.port.map(|(_, port)| port),
+            port: match packet.carries {
+                Load::Port(_, port) => Some(port),
+                Load::Icmp | Load::Other => None,
+            },
             marked: false,
             translated_to: None,
             source: Source::Kept,
@@ -111,10 +143,11 @@ impl<'w> Rules<'w> {
     }
 
     fn chain(&self, chain: &Chain, passage: &mut Passage) -> Option<Verdict> {
-        for rule in &chain.rules {
+        for (place, rule) in chain.rules.iter().enumerate() {
             if !rule.matches.iter().all(|condition| self.holds(condition, passage)) {
                 continue;
             }
+            self.met.borrow_mut().insert((chain.name, place));
             for statement in &rule.statements {
                 match statement {
                     Statement::Counter => {}
@@ -131,6 +164,14 @@ impl<'w> Rules<'w> {
                     Statement::Dnat(fields, map) => {
                         let Some(data) = self.find(fields, *map, passage) else { break };
                         passage.translate(data);
+                        return Some(Verdict::Accept);
+                    }
+                    Statement::Snat(fields, map) => {
+                        let Some(data) = self.find(fields, *map, passage) else { break };
+                        let [Value::Address(address)] = data else {
+                            panic!("a source is {data:?}")
+                        };
+                        passage.source = Source::Address(*address);
                         return Some(Verdict::Accept);
                     }
                     Statement::Masquerade => {
@@ -152,15 +193,13 @@ impl<'w> Rules<'w> {
             Match::NotIn(fields, set) => {
                 passage.key(fields).is_some() && self.find(fields, *set, passage).is_none()
             }
-            Match::IsIpv4 => packet.source.is_ipv4(),
-            Match::NotIpv4 => packet.source.is_ipv6(),
+            Match::Is(family) => Family::of(packet.source) == *family,
+            Match::Icmp(family) => {
+                packet.carries == Load::Icmp && Family::of(packet.source) == *family
+            }
             Match::NotFromLoopback => in_link.is_some_and(|link| link.as_str() != "lo"),
-            Match::SourceIn(net) => {
-                matches!(packet.source, IpAddr::V4(source) if net.contains(&source))
-            }
-            Match::DestinationIn(net) => {
-                matches!(passage.destination, IpAddr::V4(to) if net.contains(&to))
-            }
+            Match::SourceIn(net) => net.contains(&packet.source),
+            Match::DestinationIn(net) => net.contains(&passage.destination),
             Match::ToThisHost => packet.to_this_host,
             Match::LeavesByBridge => packet.to.as_ref().is_some_and(|link| {
                 self.world.foreign_bridges.contains(link)
@@ -180,12 +219,11 @@ impl<'w> Rules<'w> {
     /// field by field, as the kernel's pipapo does.
     fn find(&self, fields: &[Field], set: SetName, passage: &Passage) -> Option<&[Value]> {
         let key = passage.key(fields)?;
-        let element =
-            self.elements.iter().filter(|element| element.set == set).find(|element| {
-                let through = element.through.as_ref().unwrap_or(&element.key);
-                let bounds = element.key.iter().zip(through);
-                key.iter().zip(bounds).all(|(value, (first, last))| first <= value && value <= last)
-            })?;
+        let element = self.elements.get(&set)?.iter().find(|element| {
+            let through = element.through.as_ref().unwrap_or(&element.key);
+            let bounds = element.key.iter().zip(through);
+            key.iter().zip(bounds).all(|(value, (first, last))| first <= value && value <= last)
+        })?;
         Some(&element.data)
     }
 }
@@ -196,28 +234,35 @@ impl Passage<'_> {
     }
 
     fn value(&self, field: Field) -> Option<Value> {
-        let v4 = |address: IpAddr| match address {
-            IpAddr::V4(address) => Some(Value::Ipv4(address)),
-            IpAddr::V6(_) => None,
+        let of_family = |family, address: IpAddr| {
+            (Family::of(address) == family).then_some(Value::Address(address))
         };
         match field {
             Field::InLink => self.packet.from.clone().map(Value::Link),
             Field::OutLink => self.packet.to.clone().map(Value::Link),
-            Field::Source => v4(self.packet.source),
-            Field::Destination => v4(self.destination),
-            Field::Protocol => self.packet.port.map(|(protocol, _)| Value::Protocol(protocol)),
+            Field::Source(family) => of_family(family, self.packet.source),
+            Field::Destination(family) => of_family(family, self.destination),
+            Field::Protocol => match self.packet.carries {
+                Load::Port(protocol, _) => Some(Value::Protocol(protocol)),
+                Load::Icmp | Load::Other => None,
+            },
             Field::Port => self.port.map(Value::Port),
         }
     }
 
     fn translate(&mut self, data: &[Value]) {
         let (address, port) = match data {
-            [Value::Ipv4(address)] => (*address, self.port.unwrap()),
-            [Value::Ipv4(address), Value::Port(port)] => (*address, *port),
+            [Value::Address(address)] => (*address, self.port.unwrap()),
+            [Value::Address(address), Value::Port(port)] => (*address, *port),
             other => panic!("a map leads to {other:?}"),
         };
-        self.destination = address.into();
+        assert_eq!(Family::of(address), Family::of(self.destination));
+        // To the kernel that is none (net/netfilter/nf_nat_core.c: IPS_DST_NAT is not set).
+        if (address, Some(port)) == (self.destination, self.port) {
+            return;
+        }
+        self.destination = address;
         self.port = Some(port);
-        self.translated_to = Some((address, port));
+        self.translated_to = Some(SocketAddr::new(address, port));
     }
 }

@@ -136,9 +136,9 @@ fn a_newer_record_is_refused_and_the_file_is_left_as_it_was() {
     for (table, at_state) in [("networks", true), ("endpoints", false), ("leases", false)] {
         let (dirs, ..) = filled();
         let file = if at_state { dirs.state_file() } else { dirs.runtime_file() };
-        tamper(&file, table, |value| value[0] = 2);
+        tamper(&file, table, |value| value[0] = 3);
         let before = std::fs::read(&file).unwrap();
-        check_refused(dirs.open(), ErrorClass::Unavailable, &["version 2", "newer", table]);
+        check_refused(dirs.open(), ErrorClass::Unavailable, &["version 3", "newer", table]);
         assert!(std::fs::read(&file).unwrap() == before, "{table}");
     }
 }

@@ -18,9 +18,10 @@ use std::sync::{PoisonError, RwLock};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netagent::ipam::{AddressBook, Lease, Pool, Purpose};
 use netagent::model::{
-    Attach, BridgeSpec, DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, ErrorClass,
-    Icc, Ipam, MacAddr, Masquerade, Mtu, NetworkId, NetworkPhase, NetworkSpec, Origin, PortRange,
-    Protocol, Published, Reach, SavedSysctl, StoredEndpoint, StoredNetwork, Subnet,
+    Announce, Attach, BridgeOwner, BridgeSpec, DriverSpec, EndpointId, EndpointPhase, EndpointSpec,
+    Error, ErrorClass, GatewayAddress, GatewayMode, HostAddress, Icc, Ipam, MacAddr, Masquerade,
+    Mtu, NetworkId, NetworkPhase, NetworkSpec, Origin, PortRange, PortRequest, Protocol, Published,
+    Reach, SavedSysctl, StoredEndpoint, StoredNetwork, Subnet,
 };
 use netagent::store::{Change, Loaded, Store};
 use tempfile::TempDir;
@@ -62,14 +63,10 @@ fn lan(id: u8) -> StoredNetwork {
             id: NetworkId::from_bytes([id; 32]),
             name: Some(format!("lan{id}").parse().unwrap()),
             origin: Origin::Docker,
-            driver: DriverSpec::Bridge(BridgeSpec {
-                bridge: format!("nab-{id}").parse().unwrap(),
-                mtu: Mtu::ETHERNET,
-                icc: Icc::Allow,
-                masquerade: Masquerade::On,
-                host_binding: Ipv4Addr::UNSPECIFIED,
-                interface_prefix: "eth".into(),
-            }),
+            driver: DriverSpec::Bridge(BridgeSpec::new(
+                format!("nab-{id}").parse().unwrap(),
+                Mtu::ETHERNET,
+            )),
             ipam: Ipam::Netagent,
             subnets: vec![Subnet {
                 pool: format!("10.0.{id}.0/24").parse().unwrap(),
@@ -99,6 +96,9 @@ fn endpoint(number: u32) -> StoredEndpoint {
             v6: None,
             mac: MacAddr::from_id(&id),
             attach: Attach::HandOff,
+            sysctls: Default::default(),
+            asked: Vec::new(),
+            publishes: false,
             ports: Vec::new(),
         },
         phase: EndpointPhase::Joined,

@@ -32,18 +32,48 @@ fn subnet() -> impl Strategy<Value = Subnet> {
 }
 
 fn driver() -> impl Strategy<Value = DriverSpec> {
-    ("[a-z0-9_.-]{3,15}", 68_u32..=65535, any::<(bool, bool, u32)>(), text()).prop_map(
-        |(bridge, mtu, (icc, masquerade, host), interface_prefix)| {
+    let modes = || prop::sample::select(GatewayMode::ALL.as_slice());
+    let trusted = prop::collection::btree_set("[a-z][a-z0-9]{0,14}", 0..3);
+    let ways = (modes(), modes(), any::<(bool, bool)>(), any::<(u8, u16)>(), trusted);
+    let kept = prop::collection::btree_set(any::<IpAddr>(), 0..3);
+    let sources = any::<(Option<Ipv4Addr>, Option<Ipv6Addr>)>();
+    let name = ("[a-z0-9_.-]{3,15}", 68_u32..=65535);
+    (name, any::<(bool, bool)>(), host(), text(), ways, (sources, kept)).prop_map(
+        |(
+            (bridge, mtu),
+            (icc, masquerade),
+            host_binding,
+            interface_prefix,
+            ways,
+            (sources, kept),
+        )| {
+            let (mode_v4, mode_v6, (owner, gateway), (count, interval_ms), trusted) = ways;
             DriverSpec::Bridge(BridgeSpec {
                 bridge: bridge.parse().unwrap(),
+                owner: if owner { BridgeOwner::Netagent } else { BridgeOwner::Operator },
                 mtu: Mtu::new(mtu).unwrap(),
                 icc: if icc { Icc::Allow } else { Icc::Deny },
                 masquerade: if masquerade { Masquerade::On } else { Masquerade::Off },
-                host_binding: host.into(),
+                source_v4: sources.0,
+                source_v6: sources.1,
+                mode_v4,
+                mode_v6,
+                gateway_v4: match gateway {
+                    true => GatewayAddress::OnBridge,
+                    false => GatewayAddress::Inhibited,
+                },
+                kept,
+                announce: Announce { count, interval_ms },
+                trusted: trusted.iter().map(|name| name.parse().unwrap()).collect(),
+                host_binding,
                 interface_prefix,
             })
         },
     )
+}
+
+fn host() -> impl Strategy<Value = HostAddress> {
+    prop_oneof![Just(HostAddress::Any), any::<IpAddr>().prop_map(HostAddress::At)]
 }
 
 fn network() -> impl Strategy<Value = StoredNetwork> {
@@ -84,16 +114,38 @@ fn attach() -> impl Strategy<Value = Attach> {
             default_route,
         },
     );
-    prop_oneof![Just(Attach::HandOff), netns]
+    let at_join = prop::option::of("[a-z][a-z0-9]{0,14}")
+        .prop_map(|name| Attach::AtJoin { interface: name.map(|name| name.parse().unwrap()) });
+    prop_oneof![Just(Attach::HandOff), at_join, netns]
 }
 
 fn published() -> impl Strategy<Value = Published> {
-    (any::<bool>(), any::<u32>(), 1_u16.., 1_u16.., any::<u16>()).prop_map(
-        |(tcp, host, one, other, container_first)| Published {
-            protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
-            host: host.into(),
-            host_ports: PortRange::new(one.min(other), one.max(other)).unwrap(),
+    (protocol(), host(), range(), any::<u16>()).prop_map(
+        |(protocol, host, host_ports, container_first)| Published {
+            protocol,
+            host,
+            host_ports,
             container_first,
+        },
+    )
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop::sample::select(&[Protocol::Tcp, Protocol::Udp, Protocol::Sctp])
+}
+
+fn range() -> impl Strategy<Value = PortRange> {
+    (1_u16.., 1_u16..)
+        .prop_map(|(one, other)| PortRange::new(one.min(other), one.max(other)).unwrap())
+}
+
+fn request() -> impl Strategy<Value = PortRequest> {
+    (protocol(), any::<Option<IpAddr>>(), any::<u16>(), prop::option::of(range())).prop_map(
+        |(protocol, host, container, host_ports)| PortRequest {
+            protocol,
+            host,
+            container,
+            host_ports,
         },
     )
 }
@@ -108,9 +160,11 @@ fn any_endpoint() -> impl Strategy<Value = StoredEndpoint> {
     ]);
     let v4 = prop::option::of((any::<u32>(), 0_u8..=32));
     let v6 = prop::option::of((any::<u128>(), 0_u8..=128));
-    let ports = prop::collection::vec(published(), 0..3);
+    let asked = prop::collection::vec(request(), 0..3);
+    let ports = (prop::collection::vec(published(), 0..3), asked, any::<bool>(), texts());
     (any::<(u8, u8, bool)>(), prop::option::of(text()), v4, v6, attach(), ports, phases).prop_map(
         |((id, network, origin), name, v4, v6, attach, ports, phase)| {
+            let (ports, asked, publishes, sysctls) = ports;
             let spec = EndpointSpec {
                 id: EndpointId::from_bytes([id % 8; 32]),
                 network: NetworkId::from_bytes([network % 8; 32]),
@@ -120,6 +174,9 @@ fn any_endpoint() -> impl Strategy<Value = StoredEndpoint> {
                 v6: v6.map(|(bits, size)| Ipv6Net::new(Ipv6Addr::from(bits), size).unwrap()),
                 mac: MacAddr::from_id(&[id; 32]),
                 attach,
+                sysctls,
+                asked,
+                publishes,
                 ports,
             };
             StoredEndpoint { spec, phase }

@@ -57,6 +57,11 @@ impl Lab {
         self.end_agent("-TERM");
     }
 
+    /// The agent's pid inside the lab.
+    pub fn agent_pid(&self) -> String {
+        self.agent.borrow().as_ref().expect("no agent runs").pid.clone()
+    }
+
     fn end_agent(&self, signal: &str) {
         let mut agent = self.agent.borrow_mut().take().expect("no agent runs");
         self.run(&["kill", signal, &agent.pid]);

@@ -14,13 +14,14 @@ pub struct Dockerd {
     pid: String,
 }
 
-/// The client of Debian's package, of one age with its daemon, where there is one: newer clients
-/// refuse `--mac-address` against an old daemon.
-pub fn client() -> &'static str {
-    if Path::new("/usr/bin/docker").exists() { "/usr/bin/docker" } else { "docker" }
-}
-
 impl Lab {
+    /// The client of Debian's package, of one age with its daemon, where there is one: newer
+    /// clients refuse `--mac-address` against an old daemon.
+    pub fn client(&self) -> &'static str {
+        let unpacked = self.root.is_some() || Path::new("/usr/bin/docker").exists();
+        if unpacked { "/usr/bin/docker" } else { "docker" }
+    }
+
     /// Starts dockerd and waits until it answers; makes the image `lab` at the first start.
     #[track_caller]
     pub fn start_dockerd(&self) {
@@ -30,14 +31,18 @@ impl Lab {
     /// The same with more arguments.
     #[track_caller]
     pub fn start_dockerd_with(&self, more: &[&str]) {
-        let data_root = self.data("docker");
+        // As it is called in dockerd's own root.
+        let data_root = match &self.root {
+            Some(_) => "/data/docker".to_owned(),
+            None => self.data("docker"),
+        };
         let cgroup = format!("/{}", self.id());
         let mut line = vec!["dockerd", "--data-root", &data_root, "--exec-root", "/run/docker"];
         line.extend(["--pidfile", "/run/docker.pid", "--config-file", "/run/docker-daemon.json"]);
         line.extend(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &cgroup]);
         line.extend(more);
         std::fs::write(self.inside("/run/docker-daemon.json"), "{}").unwrap();
-        let child = self.spawn_daemon("dockerd", &line);
+        let child = self.spawn_daemon("dockerd", &self.of_docker(&line));
         let pid = self.daemon_pid("dockerd");
         *self.dockerd.borrow_mut() = Some(Dockerd { child, pid });
         until("dockerd answers", Duration::from_secs(60), || {
@@ -47,7 +52,8 @@ impl Lab {
         });
         if !self.try_docker(&["image", "inspect", "lab"]).ok {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/busybox-image");
-            let import = format!("{script} | {} import -c 'ENV PATH=/bin' - lab", client());
+            let docker = self.of_docker(&[self.client()]).join(" ");
+            let import = format!("{script} | {docker} import -c 'ENV PATH=/bin' - lab");
             self.run(&["bash", "-o", "pipefail", "-c", &import]);
         }
     }
@@ -73,9 +79,9 @@ impl Lab {
 
     /// Runs `docker …`.
     pub fn try_docker(&self, args: &[&str]) -> Ran {
-        let mut argv = vec![client()];
+        let mut argv = vec![self.client()];
         argv.extend(args);
-        self.try_run(&argv)
+        self.try_run(&self.of_docker(&argv))
     }
 
     /// The same for a command that must succeed; its output.

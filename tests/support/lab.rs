@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use super::agent::Agent;
 use super::docker::Dockerd;
 use super::place::Place;
+use super::version::{Root, Version};
 
 /// Stays outside, waits for the namespaces to end, and removes what the kernel does not: the
 /// directory, and the control groups of containers that died with their pid namespace.
@@ -90,6 +91,10 @@ pub struct Lab {
     pipe: Option<ChildStdin>,
     pub(super) agent: RefCell<Option<Agent>>,
     pub(super) dockerd: RefCell<Option<Dockerd>>,
+    /// Which dockerd it is to be.
+    pub version: Version,
+    /// Its root, where it is not the installed one.
+    pub(super) root: Option<Root>,
 }
 
 impl Lab {
@@ -118,7 +123,8 @@ impl Lab {
         BufReader::new(guardian.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let pid = line.trim().parse().expect("the lab's namespaces could not be made (see above)");
         let (agent, dockerd) = (RefCell::new(None), RefCell::new(None));
-        Some(Self { name, dir, pid, guardian, pipe, agent, dockerd })
+        let (version, root) = (Version::V20, None);
+        Some(Self { name, dir, pid, guardian, pipe, agent, dockerd, version, root })
     }
 
     /// The host's network namespace.
@@ -247,8 +253,10 @@ impl Drop for Lab {
         }
         drop(self.pipe.take());
         let _ = self.guardian.wait();
-        for daemon in [self.agent.take().map(|a| a.child), self.dockerd.take().map(|d| d.child)] {
-            let _ = daemon.map(|mut child| child.wait());
+        let agent = self.agent.take().map(|agent| agent.child);
+        let dockerd = self.dockerd.take().map(|dockerd| dockerd.child);
+        for child in [agent, dockerd, self.root.take().map(|root| root.child)] {
+            let _ = child.map(|mut child| child.wait());
         }
     }
 }

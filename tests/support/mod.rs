@@ -21,6 +21,7 @@ pub mod attach;
 pub mod docker;
 pub mod lab;
 pub mod place;
+pub mod version;
 
 use std::time::{Duration, Instant};
 

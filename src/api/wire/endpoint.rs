@@ -1,5 +1,6 @@
 //! Namespaces attached by path, without Docker.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::network::text;
 use super::parse_publish;
+use crate::driver::{self, ENDPOINT_IFNAME};
 use crate::engine::{self, EndpointRequest};
 use crate::model::{Attach, EndpointSpec, Error, NetworkSpec, Origin, Result};
 
@@ -35,6 +37,9 @@ pub struct AttachRequest {
     /// Ports in Docker's grammar, e.g. `8080:80/tcp`.
     #[serde(default)]
     pub publish: Vec<String>,
+    /// Endpoint options by Docker's own keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
     /// What lists call it; the short id where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -96,6 +101,19 @@ impl AttachRequest {
                 }
             }
         }
+        let settings = driver::endpoint_settings(&self.driver_opts)?;
+        let named = self
+            .interface
+            .map(|name| name.parse().map_err(|why: String| Error::usage("interface", why)));
+        let interface = match (named.transpose()?, settings.interface) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(Error::usage(
+                    format!("interface \"{one}\""),
+                    format!("endpoint option \"{ENDPOINT_IFNAME}\" says \"{other}\""),
+                ));
+            }
+            (one, other) => one.or(other),
+        };
         let mut ports = Vec::new();
         for publish in &self.publish {
             ports.extend(parse_publish(publish)?);
@@ -111,12 +129,10 @@ impl AttachRequest {
                 .mac
                 .map(|mac| mac.parse().map_err(|why: String| Error::usage("mac", why)))
                 .transpose()?,
+            sysctls: settings.sysctls,
             attach: engine::AttachRequest::Netns {
                 path: self.netns,
-                interface: self
-                    .interface
-                    .map(|name| name.parse().map_err(|why: String| Error::usage("interface", why)))
-                    .transpose()?,
+                interface,
                 default_route: self.default_route,
             },
             ports,
@@ -145,6 +161,9 @@ impl From<&EndpointSpec> for Endpoint {
             name: spec.label(),
             network_id: spec.network.to_string(),
             interface: match &spec.attach {
+                Attach::AtJoin { interface } => {
+                    interface.as_ref().map_or_else(String::new, ToString::to_string)
+                }
                 Attach::HandOff => String::new(),
                 Attach::Netns { interface, .. } => interface.to_string(),
             },
@@ -186,12 +205,33 @@ mod tests {
     }
 
     #[test]
+    fn options_are_dockers_and_name_the_interface_only_once() {
+        let request = attach(
+            r#"{"netns":"/a","driver_opts":{"com.docker.network.endpoint.ifname":"lan0",
+                "com.docker.network.endpoint.sysctls":"net.ipv4.conf.IFNAME.log_martians=1"}}"#,
+        )
+        .unwrap();
+        assert_eq!(request.sysctls["net.ipv4.conf.IFNAME.log_martians"], "1");
+        let engine::AttachRequest::Netns { interface, .. } = request.attach else {
+            panic!("hand-off")
+        };
+        assert_eq!(interface, Some("lan0".parse().unwrap()));
+        let error = attach(
+            r#"{"netns":"/a","interface":"wan0",
+                "driver_opts":{"com.docker.network.endpoint.ifname":"lan0"}}"#,
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains("says \"lan0\""), "{error}");
+    }
+
+    #[test]
     fn a_relative_path_and_a_bad_name_are_refused() {
         for body in [
             r#"{"netns":"lab"}"#,
             r#"{"netns":"/a","interface":"a/b"}"#,
             r#"{"netns":"/a","mac":"x"}"#,
             r#"{"netns":"/a","publish":["x"]}"#,
+            r#"{"netns":"/a","driver_opts":{"x":"y"}}"#,
         ] {
             assert!(attach(body).is_err(), "{body}");
         }

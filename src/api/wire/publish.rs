@@ -1,16 +1,15 @@
 //! Ports to publish in Docker's grammar: `[[HOST_IP:]HOST_PORTS:]CONTAINER_PORTS[/PROTOCOL]`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use crate::engine::PortRequest;
-use crate::model::{Error, PortRange, Protocol, Result};
+use crate::model::{Error, PortRange, PortRequest, Protocol, Result};
 
 /// The requests of one text. Ranges of equal length are published pairwise; of a host range
 /// before one container port, the first that is free is taken.
 pub fn parse(text: &str) -> Result<Vec<PortRequest>> {
     read(text).map_err(|why| {
         Error::usage(format!("publish \"{text}\""), why)
-            .advise("write [[HOST_IP:]HOST_PORT:]CONTAINER_PORT[/tcp|udp], e.g. 8080:80/tcp")
+            .advise("write [[HOST_IP:]HOST_PORT:]CONTAINER_PORT[/tcp|udp|sctp], e.g. 8080:80/tcp")
     })
 }
 
@@ -25,7 +24,10 @@ fn read(text: &str) -> std::result::Result<Vec<PortRequest>, String> {
     let host = parts
         .next()
         .map(|host| {
-            host.parse::<Ipv4Addr>().map_err(|_| format!("\"{host}\" is not an IPv4 address"))
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            bare.unwrap_or(host)
+                .parse::<IpAddr>()
+                .map_err(|_| format!("\"{host}\" is not an IP address"))
         })
         .transpose()?;
     let pairwise = match host_ports {
@@ -79,6 +81,9 @@ mod tests {
             ("127.0.0.1::80", "127.0.0.1 any>80/tcp"),
             ("8000-8001:80-81", "8000>80/tcp 8001>81/tcp"),
             ("8000-8010:80", "8000-8010>80/tcp"),
+            ("[::1]:8080:80", "::1 8080>80/tcp"),
+            ("[fd00::1]::80/udp", "fd00::1 any>80/udp"),
+            ("80/sctp", "any>80/sctp"),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }
@@ -86,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_refused() {
-        for text in ["", ":", "0", "65536", "8080:", "80/sctp", "::1:80:80", "9-8:1", "1-2:1-3"] {
+        for text in ["", ":", "0", "65536", "8080:", "80/icmp", "x:80:80", "9-8:1", "1-2:1-3"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -15,7 +15,7 @@ pub struct Port {
     pub host_ip: String,
     /// Host ports, `8080` or `8000-8010`.
     pub host_ports: String,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// The container's address.
     #[serde(rename = "ContainerIP")]
@@ -29,6 +29,9 @@ pub struct Port {
     pub endpoint_id: String,
     /// Network's name or short id.
     pub network: String,
+    /// What is not as one would expect, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 impl From<&Holder> for Port {
@@ -37,11 +40,12 @@ impl From<&Holder> for Port {
             host_ip: holder.published.host.to_string(),
             host_ports: holder.published.host_ports.to_string(),
             protocol: holder.published.protocol.to_string(),
-            container_ip: holder.container.to_string(),
+            container_ip: holder.container.map_or_else(String::new, |address| address.to_string()),
             container_ports: holder.published.container_ports().to_string(),
             endpoint: holder.endpoint.clone(),
             endpoint_id: holder.endpoint_id.to_string(),
             network: holder.network.clone(),
+            note: holder.caveat.map_or_else(String::new, |caveat| caveat.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::create::pair;
 use crate::api::client::Client;
 use crate::api::wire::AttachRequest;
 use crate::cli::output::{Form, Output, json};
@@ -32,6 +33,9 @@ pub struct ConnectArgs {
     /// Publish a port to the host: [[HOST_IP:]HOST_PORT:]PORT[/tcp|udp]
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<String>,
+    /// Endpoint option by Docker's key: com.docker.network.endpoint.sysctls or .ifname
+    #[arg(long = "driver-opt", value_name = "KEY=VALUE", value_parser = pair)]
+    driver_opts: Vec<(String, String)>,
     /// Leave the namespace's default route alone
     #[arg(long)]
     no_default_route: bool,
@@ -55,6 +59,7 @@ pub(super) async fn connect(args: ConnectArgs, client: &Client, form: Form) -> R
         mac: args.mac_address,
         default_route: !args.no_default_route,
         publish: args.publish,
+        driver_opts: args.driver_opts.into_iter().collect(),
         name: args.name.or_else(|| bare_name(&args.netns)),
     };
     let endpoint = client.attach(&args.network, &request).await?;

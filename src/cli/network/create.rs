@@ -90,7 +90,7 @@ pub(super) async fn run(args: CreateArgs, client: &Client, form: Form) -> Result
 }
 
 /// `KEY=VALUE`, or a key with an empty value.
-fn pair(text: &str) -> std::result::Result<(String, String), Infallible> {
+pub(super) fn pair(text: &str) -> std::result::Result<(String, String), Infallible> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     Ok((key.to_owned(), value.to_owned()))
 }

@@ -1,7 +1,8 @@
 //! The bridge driver: one Linux bridge a network, one veth pair an endpoint.
 
+mod adopt;
 mod objects;
 mod options;
 
-pub use objects::{endpoint_objects, network_objects};
-pub use options::{OPTIONS, settings};
+pub use objects::{endpoint_objects, is_gone, network_objects};
+pub use options::{OPTIONS, adopted, needs_no_gateway, settings};

@@ -1,20 +1,35 @@
 //! The option table of the bridge driver, and how options become settings.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use super::adopt::{adopt, named_bridge};
 use super::objects::bridge_name;
-use crate::driver::options::{Availability, OptionRow, check_known};
-use crate::model::{BridgeSpec, Error, Facts, Icc, Masquerade, Mtu, NetworkId, Result, Subnet};
+use crate::driver::options::{OptionRow, check_known};
+use crate::model::{
+    Announce, BridgeOwner, BridgeSpec, Error, Facts, ForeignBridge, GatewayAddress, GatewayMode,
+    HostAddress, Icc, LinkName, Masquerade, Mtu, NetworkId, Reach, Result, Subnet,
+};
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+const MODE_V4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+const MODE_V6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+const INHIBIT_V4: &str = "com.docker.network.bridge.inhibit_ipv4";
+const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
+const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+const SOURCE_V4: &str = "com.docker.network.host_ipv4";
+const SOURCE_V6: &str = "com.docker.network.host_ipv6";
 const MTU_KEY: &str = "com.docker.network.driver.mtu";
 const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
+const ANNOUNCE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
+const ANNOUNCE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
 
 const fn works(
     key: &'static str,
@@ -22,11 +37,7 @@ const fn works(
     default: &'static str,
     meaning: &'static str,
 ) -> OptionRow {
-    OptionRow { key, values, default, meaning, availability: Availability::Works }
-}
-
-const fn not_yet(key: &'static str, meaning: &'static str) -> OptionRow {
-    OptionRow { key, values: "", default: "", meaning, availability: Availability::NotYet }
+    OptionRow { key, values, default, meaning }
 }
 
 /// Every option of Docker's bridge driver, by Docker's own key (source: moby,
@@ -36,16 +47,37 @@ pub const OPTIONS: &[OptionRow] = &[
         BRIDGE_NAME,
         "1 to 15 bytes",
         "nab- and the network's id",
-        "name of the bridge on the host",
+        "name of the bridge on the host; one that exists is used and left in place",
     ),
     works(ENABLE_ICC, "true, false", "true", "containers of the network may talk to each other"),
     works(MASQUERADE, "true, false", "true", "packets that leave get the host's address"),
     works(
         HOST_BINDING,
-        "an IPv4 address",
-        "0.0.0.0",
+        "an address of this host",
+        "every address",
         "host address of published ports that name none",
     ),
+    works(
+        MODE_V4,
+        "nat, nat-unprotected, routed, isolated",
+        "nat",
+        "how IPv4 gets in: by host ports; that and directly; by published ports of the container",
+    ),
+    works(MODE_V6, "nat, nat-unprotected, routed, isolated", "nat", "the same for IPv6"),
+    works(
+        INHIBIT_V4,
+        "true, false",
+        "false",
+        "the bridge has no IPv4 address: another host is the gateway, or none",
+    ),
+    works(
+        TRUSTED,
+        "links, colon between",
+        "none",
+        "links of this host that reach published ports at the containers' own addresses",
+    ),
+    works(SOURCE_V4, "an IPv4 address", "that of the link", "address that packets leave with"),
+    works(SOURCE_V6, "an IPv6 address", "that of the link", "the same for IPv6"),
     works(
         MTU_KEY,
         "68 to 65535 bytes",
@@ -58,43 +90,159 @@ pub const OPTIONS: &[OptionRow] = &[
         "eth",
         "what interface names in containers begin with",
     ),
-    not_yet(
-        "com.docker.network.bridge.gateway_mode_ipv4",
-        "nat, routed, nat-unprotected or isolated",
+    works(
+        ANNOUNCE_COUNT,
+        "0 to 3",
+        "3",
+        "0: a new container's addresses are not announced; else once, and by dockerd 28 this often",
     ),
-    not_yet("com.docker.network.bridge.gateway_mode_ipv6", "the same for IPv6"),
-    not_yet("com.docker.network.bridge.inhibit_ipv4", "no gateway address on the bridge"),
-    not_yet(
-        "com.docker.network.bridge.trusted_host_interfaces",
-        "links that may reach containers directly",
-    ),
-    not_yet("com.docker.network.host_ipv4", "source address instead of masquerading"),
-    not_yet("com.docker.network.host_ipv6", "the same for IPv6"),
-    not_yet("com.docker.network.bridge.default_bridge", "marks docker0"),
-    not_yet("com.docker.network.advertise_addr_nmsgs", "how many gratuitous ARPs dockerd sends"),
-    not_yet("com.docker.network.advertise_addr_ms", "how far apart"),
+    works(ANNOUNCE_INTERVAL, "100 to 2000 ms", "1000", "time between dockerd's announcements"),
+    works(DEFAULT_BRIDGE, "false", "false", "marks docker0, which is Docker's own"),
 ];
+
+/// The options of one network, with errors that name the key.
+struct Options<'a>(&'a BTreeMap<String, String>);
+
+impl Options<'_> {
+    /// The value of a key; an empty one counts as none.
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&self, key: &str) -> Result<Option<T>> {
+        let parse = |text: &str| text.parse().map_err(|why: T::Err| refuse(key, why.to_string()));
+        self.text(key).map(parse).transpose()
+    }
+
+    /// An address; `what` it should be is said where it is not.
+    fn address<T: FromStr>(&self, key: &str, what: &str) -> Result<Option<T>> {
+        let parse =
+            |text: &str| text.parse().map_err(|_| refuse(key, format!("\"{text}\" is not {what}")));
+        self.text(key).map(parse).transpose()
+    }
+
+    /// A number within limits.
+    fn number(&self, key: &str, limits: std::ops::RangeInclusive<u16>) -> Result<Option<u16>> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        match text.parse() {
+            Ok(number) if limits.contains(&number) => Ok(Some(number)),
+            Ok(_) | Err(_) => {
+                let (low, high) = limits.into_inner();
+                Err(refuse(key, format!("\"{text}\" is not a number from {low} to {high}")))
+            }
+        }
+    }
+
+    /// A boolean as Go's strconv.ParseBool takes it.
+    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.text(key) {
+            None => Ok(default),
+            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(true),
+            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(false),
+            Some(other) => {
+                Err(refuse(key, format!("\"{other}\" is not a truth value: use true or false")))
+            }
+        }
+    }
+}
+
+fn refuse(key: &str, why: String) -> Error {
+    Error::usage(format!("option \"{key}\""), why)
+}
 
 /// Turns a user's options into settings; an unknown key or a bad value is an error.
 pub fn settings(
     id: NetworkId,
     options: &BTreeMap<String, String>,
     subnets: &[Subnet],
+    reach: Reach,
     facts: &Facts,
 ) -> Result<BridgeSpec> {
     for key in options.keys() {
         check_known(OPTIONS, "bridge", key)?;
     }
-    let get = |key: &str| options.get(key).map(String::as_str);
-    let refuse = |key: &str, why: String| Error::usage(format!("option \"{key}\""), why);
-    let bridge = match get(BRIDGE_NAME) {
-        None | Some("") => bridge_name(id),
-        Some(name) => name.parse().map_err(|why| refuse(BRIDGE_NAME, why))?,
+    let options = Options(options);
+    if options.flag(DEFAULT_BRIDGE, false)? {
+        return Err(refuse(DEFAULT_BRIDGE, "docker0 is Docker's own network".into())
+            .advise("leave the option out"));
+    }
+    let prefix = options.text(INTERFACE_PREFIX).unwrap_or("eth");
+    check_prefix(prefix).map_err(|why| refuse(INTERFACE_PREFIX, why))?;
+    let mtu = match options.text(MTU_KEY) {
+        Some("0") | None => None,
+        Some(_) => options.parsed(MTU_KEY)?,
     };
-    let mtu = match get(MTU_KEY) {
-        None | Some("" | "0") => facts.default_mtu,
-        Some(text) => text.parse().map_err(|why| refuse(MTU_KEY, why))?,
+    let mut spec = BridgeSpec {
+        bridge: options.parsed(BRIDGE_NAME)?.unwrap_or_else(|| bridge_name(id)),
+        owner: BridgeOwner::Netagent,
+        mtu: mtu.unwrap_or(facts.default_mtu),
+        icc: if options.flag(ENABLE_ICC, true)? { Icc::Allow } else { Icc::Deny },
+        masquerade: match options.flag(MASQUERADE, true)? {
+            true => Masquerade::On,
+            false => Masquerade::Off,
+        },
+        source_v4: options.address::<Ipv4Addr>(SOURCE_V4, "an IPv4 address")?,
+        source_v6: options.address::<Ipv6Addr>(SOURCE_V6, "an IPv6 address")?,
+        mode_v4: mode(&options, MODE_V4, reach)?,
+        mode_v6: mode(&options, MODE_V6, reach)?,
+        gateway_v4: match options.flag(INHIBIT_V4, false)? {
+            true => GatewayAddress::Inhibited,
+            false => GatewayAddress::OnBridge,
+        },
+        kept: BTreeSet::new(),
+        announce: announce(&options)?,
+        trusted: trusted(&options)?,
+        host_binding: host_binding(&options)?,
+        interface_prefix: prefix.to_owned(),
     };
+    if let Some(bridge) = named_bridge(&spec.bridge, facts)? {
+        adopt(&mut spec, bridge, mtu, subnets)?;
+    }
+    check_mtu(spec.mtu, subnets)?;
+    check_default_gateways(subnets, reach)?;
+    Ok(spec)
+}
+
+fn mode(options: &Options<'_>, key: &str, reach: Reach) -> Result<GatewayMode> {
+    let mode = options.parsed(key)?.unwrap_or(GatewayMode::Nat);
+    if mode == GatewayMode::Isolated && reach == Reach::External {
+        return Err(refuse(
+            key,
+            "gateway mode \"isolated\" can only be used for an internal network".into(),
+        )
+        .advise("add --internal, or use another mode"));
+    }
+    Ok(mode)
+}
+
+fn announce(options: &Options<'_>) -> Result<Announce> {
+    let default = Announce::default();
+    let count = options.number(ANNOUNCE_COUNT, 0..=3)?;
+    Ok(Announce {
+        count: count.and_then(|count| u8::try_from(count).ok()).unwrap_or(default.count),
+        interval_ms: options.number(ANNOUNCE_INTERVAL, 100..=2000)?.unwrap_or(default.interval_ms),
+    })
+}
+
+/// Docker separates them by colons, which no link's name can have.
+fn trusted(options: &Options<'_>) -> Result<BTreeSet<LinkName>> {
+    let names = options.text(TRUSTED).unwrap_or_default().split(':');
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| name.parse().map_err(|why| refuse(TRUSTED, why)))
+        .collect()
+}
+
+/// 0.0.0.0 is what Docker's users write for every address, of IPv6 too.
+fn host_binding(options: &Options<'_>) -> Result<HostAddress> {
+    Ok(match options.address::<IpAddr>(HOST_BINDING, "an IP address")? {
+        None => HostAddress::Any,
+        Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => HostAddress::Any,
+        Some(address) => HostAddress::At(address),
+    })
+}
+
+fn check_mtu(mtu: Mtu, subnets: &[Subnet]) -> Result<()> {
     if mtu < Mtu::IPV6 && subnets.iter().any(|subnet| matches!(subnet.pool, IpNet::V6(_))) {
         return Err(Error::usage(
             format!("mtu {mtu}"),
@@ -102,22 +250,45 @@ pub fn settings(
         )
         .advise("raise the MTU, or leave IPv6 out"));
     }
-    let host_binding = match get(HOST_BINDING) {
-        None | Some("") => Ipv4Addr::UNSPECIFIED,
-        Some(text) => text
-            .parse()
-            .map_err(|_| refuse(HOST_BINDING, format!("\"{text}\" is not an IPv4 address")))?,
-    };
-    let prefix = get(INTERFACE_PREFIX).filter(|prefix| !prefix.is_empty()).unwrap_or("eth");
-    check_prefix(prefix).map_err(|why| refuse(INTERFACE_PREFIX, why))?;
-    Ok(BridgeSpec {
-        bridge,
-        mtu,
-        icc: if flag(options, ENABLE_ICC)? { Icc::Allow } else { Icc::Deny },
-        masquerade: if flag(options, MASQUERADE)? { Masquerade::On } else { Masquerade::Off },
-        host_binding,
-        interface_prefix: prefix.to_owned(),
-    })
+    Ok(())
+}
+
+/// Another host as the containers' gateway must be one of their neighbours, and an internal
+/// network has no gateway.
+fn check_default_gateways(subnets: &[Subnet], reach: Reach) -> Result<()> {
+    let named = subnets.iter().flat_map(|subnet| &subnet.aux);
+    for (name, address) in
+        named.filter(|(name, _)| Subnet::DEFAULT_GATEWAYS.contains(&name.as_str()))
+    {
+        let doing = || format!("auxiliary address {name}={address}");
+        if reach == Reach::Internal {
+            return Err(Error::usage(doing(), "an internal network has no default gateway"));
+        }
+        if !subnets.iter().any(|subnet| subnet.pool.contains(address)) {
+            return Err(Error::usage(doing(), "the default gateway must be part of the network"));
+        }
+    }
+    Ok(())
+}
+
+/// The bridge of the operator's that a network of these options would use.
+pub fn adopted<'a>(
+    options: &BTreeMap<String, String>,
+    facts: &'a Facts,
+) -> Result<Option<&'a ForeignBridge>> {
+    match Options(options).parsed(BRIDGE_NAME)? {
+        Some(name) => named_bridge(&name, facts),
+        None => Ok(None),
+    }
+}
+
+/// Whether a network of these options needs no gateway address, by family: IPv4, IPv6. dockerd
+/// reserves none then.
+pub fn needs_no_gateway(options: &BTreeMap<String, String>, reach: Reach) -> Result<(bool, bool)> {
+    let options = Options(options);
+    let isolated = |key| Ok::<_, Error>(mode(&options, key, reach)? == GatewayMode::Isolated);
+    let inhibited = reach == Reach::Internal && options.flag(INHIBIT_V4, false)?;
+    Ok((inhibited || isolated(MODE_V4)?, isolated(MODE_V6)?))
 }
 
 /// A prefix leaves room for a number of three digits, and must not itself end in one: `eth1` and
@@ -131,19 +302,7 @@ fn check_prefix(prefix: &str) -> std::result::Result<(), String> {
     if prefix.ends_with(|last: char| last.is_ascii_digit()) {
         return Err(format!("prefix \"{prefix}\" ends in a digit, so names would be ambiguous"));
     }
-    format!("{prefix}0").parse::<crate::model::LinkName>().map(drop)
-}
-
-/// A boolean as Go's strconv.ParseBool takes it; true when absent.
-fn flag(options: &BTreeMap<String, String>, key: &str) -> Result<bool> {
-    match options.get(key).map(String::as_str) {
-        None | Some("" | "1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(true),
-        Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(false),
-        Some(other) => Err(Error::usage(
-            format!("option \"{key}\""),
-            format!("\"{other}\" is not a truth value: use true or false"),
-        )),
-    }
+    format!("{prefix}0").parse::<LinkName>().map(drop)
 }
 
 #[cfg(test)]
@@ -156,7 +315,13 @@ mod tests {
 
     fn with(key: &str, value: &str) -> Result<BridgeSpec> {
         let id = NetworkId::from_bytes([0x3f; 32]);
-        settings(id, &BTreeMap::from([(key.to_owned(), value.to_owned())]), &[], &facts())
+        settings(
+            id,
+            &BTreeMap::from([(key.to_owned(), value.to_owned())]),
+            &[],
+            Reach::External,
+            &facts(),
+        )
     }
 
     #[test]
@@ -176,9 +341,16 @@ mod tests {
     }
 
     #[test]
-    fn an_option_of_dockers_that_is_not_there_yet_says_so() {
-        let error = with("com.docker.network.bridge.gateway_mode_ipv4", "routed").unwrap_err();
-        assert!(error.to_string().contains("does not have it yet"), "{error}");
+    fn what_only_an_internal_network_can_have_is_refused_on_others() {
+        let error = with(MODE_V4, "isolated").unwrap_err();
+        assert!(error.to_string().contains("can only be used for an internal network"), "{error}");
+        assert_eq!(with(MODE_V6, "routed").unwrap().mode_v6, GatewayMode::Routed);
+    }
+
+    #[test]
+    fn every_address_is_what_dockers_users_mean_by_zero() {
+        assert_eq!(with(HOST_BINDING, "0.0.0.0").unwrap().host_binding, HostAddress::Any);
+        assert_eq!(with(HOST_BINDING, "::").unwrap().host_binding, HostAddress::ANY_V6);
     }
 
     #[test]
@@ -186,7 +358,16 @@ mod tests {
         for (key, value) in [
             (ENABLE_ICC, "yes"),
             (MASQUERADE, "2"),
-            (HOST_BINDING, "::1"),
+            (HOST_BINDING, "localhost"),
+            (MODE_V4, "bridge"),
+            (MODE_V6, "NAT"),
+            (INHIBIT_V4, "2"),
+            (TRUSTED, "eth0:a/b"),
+            (SOURCE_V4, "::1"),
+            (SOURCE_V6, "10.0.0.1"),
+            (ANNOUNCE_COUNT, "4"),
+            (ANNOUNCE_INTERVAL, "99"),
+            (DEFAULT_BRIDGE, "true"),
             (BRIDGE_NAME, "sixteen-bytes-ab"),
             (INTERFACE_PREFIX, "averyveryverylong"),
             (INTERFACE_PREFIX, "eth1"),

@@ -4,12 +4,12 @@
 //! element with two keys; an interval of a single field is two elements, the second beyond its
 //! end (NFT_SET_ELEM_INTERVAL_END), or one where it reaches the highest address.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::expr::{LINK_NAME_BYTES, link_name};
 use super::wire::{self, Writer};
 use crate::firewall::model::{FieldType, Set, SetName, Value};
-use crate::model::Protocol;
+use crate::model::{Family, Protocol};
 use crate::object::Element;
 
 /// NFTA_LIST_ELEM.
@@ -43,7 +43,8 @@ impl FieldType {
     pub(super) const fn bytes(self) -> usize {
         match self {
             Self::Link => LINK_NAME_BYTES,
-            Self::Ipv4 => 4,
+            Self::Address(Family::V4) => 4,
+            Self::Address(Family::V6) => 16,
             Self::Protocol => 1,
             Self::Port => 2,
         }
@@ -53,7 +54,8 @@ impl FieldType {
     pub(super) const fn number(self) -> u32 {
         match self {
             Self::Link => 41,
-            Self::Ipv4 => 7,
+            Self::Address(Family::V4) => 7,
+            Self::Address(Family::V6) => 8,
             Self::Protocol => 12,
             Self::Port => 13,
         }
@@ -82,10 +84,15 @@ fn encode(values: &[Value], types: &[FieldType]) -> Option<Vec<u8>> {
     for (value, field) in values.iter().zip(types) {
         match (value, field) {
             (Value::Link(name), FieldType::Link) => bytes.extend(link_name(name.as_str())),
-            (Value::Ipv4(address), FieldType::Ipv4) => bytes.extend(address.octets()),
+            (Value::Address(IpAddr::V4(address)), FieldType::Address(Family::V4)) => {
+                bytes.extend(address.octets());
+            }
+            (Value::Address(IpAddr::V6(address)), FieldType::Address(Family::V6)) => {
+                bytes.extend(address.octets());
+            }
             (Value::Protocol(protocol), FieldType::Protocol) => bytes.push(protocol.number()),
             (Value::Port(port), FieldType::Port) => bytes.extend(port.to_be_bytes()),
-            (Value::Link(_) | Value::Ipv4(_) | Value::Protocol(_) | Value::Port(_), _) => {
+            (Value::Link(_) | Value::Address(_) | Value::Protocol(_) | Value::Port(_), _) => {
                 return None;
             }
         }
@@ -103,7 +110,7 @@ fn decode(mut bytes: &[u8], types: &[FieldType]) -> Option<Vec<Value>> {
         let raw = bytes.get(..field.bytes())?;
         values.push(match field {
             FieldType::Link => Value::Link(wire::text(raw).parse().ok()?),
-            FieldType::Ipv4 => Value::Ipv4(Ipv4Addr::from(<[u8; 4]>::try_from(raw).ok()?)),
+            FieldType::Address(family) => Value::Address(address(raw, *family)?),
             FieldType::Protocol => Value::Protocol(protocol(raw)?),
             FieldType::Port => Value::Port(u16::from_be_bytes(raw.try_into().ok()?)),
         });
@@ -112,8 +119,15 @@ fn decode(mut bytes: &[u8], types: &[FieldType]) -> Option<Vec<Value>> {
     Some(values)
 }
 
+fn address(raw: &[u8], family: Family) -> Option<IpAddr> {
+    Some(match family {
+        Family::V4 => <[u8; 4]>::try_from(raw).ok()?.into(),
+        Family::V6 => <[u8; 16]>::try_from(raw).ok()?.into(),
+    })
+}
+
 fn protocol(raw: &[u8]) -> Option<Protocol> {
-    [Protocol::Tcp, Protocol::Udp].into_iter().find(|known| raw == [known.number()])
+    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|known| raw == [known.number()])
 }
 
 /// Writes an element into a list; `None` if its values do not fit its set.
@@ -160,8 +174,25 @@ fn entry(writer: &mut Writer, key: &[u8], end: Option<&[u8]>, data: Option<&[u8]
 
 /// The key after this one, as a big-endian number; `None` after the highest.
 fn beyond(key: &[u8]) -> Option<Vec<u8>> {
-    let next = u32::from_be_bytes(key.try_into().ok()?).checked_add(1)?;
-    Some(next.to_be_bytes().to_vec())
+    neighbour(key, u8::MAX, |byte| byte.wrapping_add(1))
+}
+
+/// The key before this one; `None` before the lowest.
+fn before(key: &[u8]) -> Option<Vec<u8>> {
+    neighbour(key, 0, |byte| byte.wrapping_sub(1))
+}
+
+/// The next number in one direction: from the last byte on, those at the limit carry over.
+fn neighbour(key: &[u8], limit: u8, step: impl Fn(u8) -> u8) -> Option<Vec<u8>> {
+    let mut next = key.to_vec();
+    for byte in next.iter_mut().rev() {
+        let carries = *byte == limit;
+        *byte = step(*byte);
+        if !carries {
+            return Some(next);
+        }
+    }
+    None
 }
 
 /// The elements of a set as the kernel lists them, possibly over several messages.
@@ -169,9 +200,18 @@ fn beyond(key: &[u8]) -> Option<Vec<u8>> {
 pub struct Listing {
     set: Set,
     elements: Vec<Element>,
-    /// Keys of single-field intervals: key, and whether it is the end of one.
-    bounds: Vec<(u32, bool)>,
+    /// Bounds of single-field intervals.
+    bounds: Vec<Bound>,
     foreign: usize,
+}
+
+/// One bound of a single-field interval.
+#[derive(Debug)]
+struct Bound {
+    key: Vec<u8>,
+    /// Whether the interval ends before it, rather than begins with it.
+    ends: bool,
+    data: Vec<Value>,
 }
 
 impl Listing {
@@ -196,10 +236,27 @@ impl Listing {
     }
 
     fn take_bound(&mut self, raw: &[u8]) {
-        let flags = wire::find(raw, FLAGS).and_then(wire::number).unwrap_or(0);
-        match value(raw, KEY).and_then(wire::number) {
-            Some(key) => self.bounds.push((key, flags & INTERVAL_END != 0)),
+        match self.bound(raw) {
+            Some(bound) => self.bounds.push(bound),
             None => self.foreign += 1,
+        }
+    }
+
+    fn bound(&self, raw: &[u8]) -> Option<Bound> {
+        let flags = wire::find(raw, FLAGS).and_then(wire::number).unwrap_or(0);
+        let ends = flags & INTERVAL_END != 0;
+        let key = value(raw, KEY).filter(|key| key.len() == width(&self.set.key))?.to_vec();
+        let data = match ends {
+            true => Vec::new(),
+            false => self.data(raw)?,
+        };
+        Some(Bound { key, ends, data })
+    }
+
+    fn data(&self, raw: &[u8]) -> Option<Vec<Value>> {
+        match self.set.data.as_slice() {
+            [] => Some(Vec::new()),
+            types => decode(value(raw, DATA)?, types),
         }
     }
 
@@ -210,34 +267,36 @@ impl Listing {
             (true, Some(end)) => Some(decode(end, &self.set.key)?),
             (true, None) => Some(key.clone()),
         };
-        let data = match self.set.data.as_slice() {
-            [] => Vec::new(),
-            types => decode(value(raw, DATA)?, types)?,
-        };
-        Some(Element { set: self.set.name, key, through, data })
+        Some(Element { set: self.set.name, key, through, data: self.data(raw)? })
     }
 
     /// All elements, and how many there are that are none of ours.
     pub fn finish(mut self) -> (Vec<Element>, usize) {
         // The end of an interval has the key of the next one's beginning where they touch.
-        self.bounds.sort_unstable_by_key(|(key, is_end)| (*key, !*is_end));
-        let mut bounds = self.bounds.iter().peekable();
-        while let Some((first, is_end)) = bounds.next() {
-            if *is_end {
+        self.bounds.sort_unstable_by(|one, two| (&one.key, !one.ends).cmp(&(&two.key, !two.ends)));
+        let mut bounds = self.bounds.into_iter().peekable();
+        while let Some(first) = bounds.next() {
+            if first.ends {
                 // nft puts an end at the lowest key, before any interval.
                 continue;
             }
-            let last = match bounds.next_if(|(_, is_end)| *is_end) {
-                Some((end, _)) => end.saturating_sub(1),
-                None => bounds.peek().map_or(u32::MAX, |(next, _)| next.saturating_sub(1)),
+            let last = match bounds.next_if(|bound| bound.ends) {
+                Some(end) => before(&end.key),
+                None => bounds
+                    .peek()
+                    .map_or_else(|| Some(vec![u8::MAX; first.key.len()]), |next| before(&next.key)),
             };
-            let address = |bits: u32| vec![Value::Ipv4(Ipv4Addr::from_bits(bits))];
-            self.elements.push(Element {
-                set: self.set.name,
-                key: address(*first),
-                through: Some(address(last)),
-                data: Vec::new(),
-            });
+            let types = &self.set.key;
+            let keys = decode(&first.key, types).zip(last.and_then(|last| decode(&last, types)));
+            match keys {
+                Some((key, last)) => self.elements.push(Element {
+                    set: self.set.name,
+                    key,
+                    through: Some(last),
+                    data: first.data,
+                }),
+                None => self.foreign += 1,
+            }
         }
         (self.elements, self.foreign)
     }

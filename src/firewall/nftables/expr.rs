@@ -3,10 +3,13 @@
 //! Each expression works on registers. A match loads its fields from the first register on, so
 //! nothing is kept in registers from one match to the next.
 
-use ipnet::Ipv4Net;
+use std::net::IpAddr;
 
-use super::wire::{FAMILY_IPV4, Writer};
+use ipnet::IpNet;
+
+use super::wire::{Writer, family_number};
 use crate::firewall::model::{Field, FieldType, Match, Rule, SetName, Statement};
+use crate::model::Family;
 
 /// NFTA_LIST_ELEM.
 const LIST_ELEMENT: u16 = 1;
@@ -56,6 +59,10 @@ const TRANSPORT_HEADER: u32 = 2;
 const IPV4_SOURCE: u32 = 12;
 /// Offset of daddr in struct iphdr.
 const IPV4_DESTINATION: u32 = 16;
+/// Offset of saddr in struct ipv6hdr.
+const IPV6_SOURCE: u32 = 8;
+/// Offset of daddr in struct ipv6hdr.
+const IPV6_DESTINATION: u32 = 24;
 /// Offset of the destination port in TCP, UDP, SCTP and DCCP.
 const DESTINATION_PORT: u32 = 2;
 
@@ -79,8 +86,14 @@ const NFT_RETURN: i32 = -5;
 
 /// NFT_LOOKUP_F_INV.
 const LOOKUP_INVERTED: u32 = 1;
+/// NFT_NAT_SNAT.
+const NAT_SNAT: u32 = 0;
 /// NFT_NAT_DNAT.
 const NAT_DNAT: u32 = 1;
+/// IPPROTO_ICMP (uapi linux/in.h).
+const ICMP: u8 = 1;
+/// IPPROTO_ICMPV6 (uapi linux/in6.h).
+const ICMPV6: u8 = 58;
 /// IFNAMSIZ (uapi linux/if.h).
 pub(super) const LINK_NAME_BYTES: usize = 16;
 
@@ -95,7 +108,7 @@ enum Compare {
 
 /// Writes a rule's expressions as list elements.
 pub fn rule(writer: &mut Writer, rule: &Rule) {
-    let mut expressions = Expressions { writer, ipv4: false };
+    let mut expressions = Expressions { writer, family: None };
     for condition in &rule.matches {
         expressions.condition(condition);
     }
@@ -113,8 +126,8 @@ pub(super) fn link_name(name: &str) -> [u8; LINK_NAME_BYTES] {
 
 struct Expressions<'a> {
     writer: &'a mut Writer,
-    /// Whether the rule has left only IPv4 packets.
-    ipv4: bool,
+    /// The family of the only packets that the rule has left.
+    family: Option<Family>,
 }
 
 impl Expressions<'_> {
@@ -129,17 +142,23 @@ impl Expressions<'_> {
         match condition {
             Match::In(fields, set) => self.lookup(fields, *set, 0),
             Match::NotIn(fields, set) => self.lookup(fields, *set, LOOKUP_INVERTED),
-            Match::IsIpv4 => self.only_ipv4(),
-            Match::NotIpv4 => {
-                self.meta(META_FAMILY, FIRST_REGISTER);
-                self.compare(Compare::Unequal, &[FAMILY_IPV4]);
+            Match::Is(family) => self.only(*family),
+            Match::Icmp(family) => {
+                self.meta(META_PROTOCOL, FIRST_REGISTER);
+                let protocol = match family {
+                    Family::V4 => ICMP,
+                    Family::V6 => ICMPV6,
+                };
+                self.compare(Compare::Equal, &[protocol]);
             }
             Match::NotFromLoopback => {
                 self.meta(META_IN_NAME, FIRST_REGISTER);
                 self.compare(Compare::Unequal, &link_name("lo"));
             }
-            Match::SourceIn(net) => self.address_in(Field::Source, *net),
-            Match::DestinationIn(net) => self.address_in(Field::Destination, *net),
+            Match::SourceIn(net) => self.address_in(Field::Source(Family::of(net.addr())), *net),
+            Match::DestinationIn(net) => {
+                self.address_in(Field::Destination(Family::of(net.addr())), *net);
+            }
             Match::ToThisHost => {
                 self.put("fib", |writer| {
                     writer.number(1, FIRST_REGISTER); // NFTA_FIB_DREG
@@ -180,40 +199,56 @@ impl Expressions<'_> {
             Statement::Return => self.verdict(NFT_RETURN, None),
             Statement::Jump(chain) => self.verdict(NFT_JUMP, Some(chain)),
             Statement::Goto(chain) => self.verdict(NFT_GOTO, Some(chain)),
-            Statement::Dnat(fields, map) => self.dnat(fields, *map),
+            Statement::Dnat(fields, map) => self.translate(NAT_DNAT, fields, *map),
+            Statement::Snat(fields, map) => self.translate(NAT_SNAT, fields, *map),
             Statement::Masquerade => self.put("masq", |_| {}),
         }
     }
 
-    /// An IPv6 packet has other things where IPv4 has its addresses, so a rule that reads them
-    /// asks for the family first, once.
-    fn only_ipv4(&mut self) {
-        if !self.ipv4 {
+    /// A packet of the other family has other things where this one has its addresses, so a rule
+    /// that reads them asks for the family first, once.
+    fn only(&mut self, family: Family) {
+        if self.family != Some(family) {
             self.meta(META_FAMILY, FIRST_REGISTER);
-            self.compare(Compare::Equal, &[FAMILY_IPV4]);
-            self.ipv4 = true;
+            self.compare(Compare::Equal, &[family_number(family)]);
+            self.family = Some(family);
         }
     }
 
     /// Loads fields side by side, each padded to whole registers.
     fn load(&mut self, fields: &[Field]) {
-        if fields.iter().any(|field| matches!(field, Field::Source | Field::Destination)) {
-            self.only_ipv4();
+        for field in fields {
+            if let Field::Source(family) | Field::Destination(family) = field {
+                self.only(*family);
+            }
         }
         let mut register = FIRST_REGISTER;
         for field in fields {
-            match field {
-                Field::InLink => self.meta(META_IN_NAME, register),
-                Field::OutLink => self.meta(META_OUT_NAME, register),
-                Field::Source => self.payload(NETWORK_HEADER, IPV4_SOURCE, 4, register),
-                Field::Destination => self.payload(NETWORK_HEADER, IPV4_DESTINATION, 4, register),
-                Field::Protocol => self.meta(META_PROTOCOL, register),
-                Field::Port => self.payload(TRANSPORT_HEADER, DESTINATION_PORT, 2, register),
-            }
-            register += match field {
-                Field::InLink | Field::OutLink => LINK_NAME_BYTES as u32 / 4,
-                Field::Source | Field::Destination | Field::Protocol | Field::Port => 1,
+            let network = |offset, bytes| (NETWORK_HEADER, offset, bytes);
+            let (base, offset, bytes) = match field {
+                Field::InLink => {
+                    self.meta(META_IN_NAME, register);
+                    register += LINK_NAME_BYTES as u32 / 4;
+                    continue;
+                }
+                Field::OutLink => {
+                    self.meta(META_OUT_NAME, register);
+                    register += LINK_NAME_BYTES as u32 / 4;
+                    continue;
+                }
+                Field::Protocol => {
+                    self.meta(META_PROTOCOL, register);
+                    register += 1;
+                    continue;
+                }
+                Field::Source(Family::V4) => network(IPV4_SOURCE, 4),
+                Field::Destination(Family::V4) => network(IPV4_DESTINATION, 4),
+                Field::Source(Family::V6) => network(IPV6_SOURCE, 16),
+                Field::Destination(Family::V6) => network(IPV6_DESTINATION, 16),
+                Field::Port => (TRANSPORT_HEADER, DESTINATION_PORT, 2),
             };
+            self.payload(base, offset, bytes, register);
+            register += bytes.div_ceil(4);
         }
     }
 
@@ -228,7 +263,9 @@ impl Expressions<'_> {
         });
     }
 
-    fn dnat(&mut self, fields: &[Field], map: SetName) {
+    fn translate(&mut self, kind: u32, fields: &[Field], map: SetName) {
+        let family = map.family().unwrap_or(Family::V4);
+        self.only(family);
         self.load(fields);
         self.put("lookup", |writer| {
             writer.text(1, map.as_str()); // NFTA_LOOKUP_SET
@@ -237,22 +274,28 @@ impl Expressions<'_> {
         });
         let data = map.declaration().data;
         self.put("nat", |writer| {
-            writer.number(1, NAT_DNAT); // NFTA_NAT_TYPE
-            writer.number(2, u32::from(FAMILY_IPV4)); // NFTA_NAT_FAMILY
+            writer.number(1, kind); // NFTA_NAT_TYPE
+            writer.number(2, u32::from(family_number(family))); // NFTA_NAT_FAMILY
             writer.number(3, FIRST_REGISTER); // NFTA_NAT_REG_ADDR_MIN
             // Without a port in the map the packet keeps its own.
             if data.contains(&FieldType::Port) {
-                writer.number(5, FIRST_REGISTER + 1); // NFTA_NAT_REG_PROTO_MIN
+                let address = FieldType::Address(family).bytes() as u32 / 4;
+                writer.number(5, FIRST_REGISTER + address); // NFTA_NAT_REG_PROTO_MIN
             }
         });
     }
 
-    fn address_in(&mut self, field: Field, net: Ipv4Net) {
+    fn address_in(&mut self, field: Field, net: IpNet) {
         self.load(&[field]);
-        if net.prefix_len() < 32 {
-            self.bitwise(&net.netmask().octets(), &[0; 4]);
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        if net.prefix_len() < net.max_prefix_len() {
+            let mask = octets(net.netmask());
+            self.bitwise(&mask, &vec![0; mask.len()]);
         }
-        self.compare(Compare::Equal, &net.network().octets());
+        self.compare(Compare::Equal, &octets(net.network()));
     }
 
     fn conntrack(&mut self, key: u32, bits: u32, with_zero: Compare) {
@@ -281,11 +324,11 @@ impl Expressions<'_> {
     }
 
     /// The first register becomes itself & mask ^ xor.
-    fn bitwise(&mut self, mask: &[u8; 4], xor: &[u8; 4]) {
+    fn bitwise(&mut self, mask: &[u8], xor: &[u8]) {
         self.put("bitwise", |writer| {
             writer.number(1, FIRST_REGISTER); // NFTA_BITWISE_SREG
             writer.number(2, FIRST_REGISTER); // NFTA_BITWISE_DREG
-            writer.number(3, 4); // NFTA_BITWISE_LEN
+            writer.number(3, mask.len() as u32); // NFTA_BITWISE_LEN
             writer.nested(4, |writer| writer.bytes(DATA_VALUE, mask)); // NFTA_BITWISE_MASK
             writer.nested(5, |writer| writer.bytes(DATA_VALUE, xor)); // NFTA_BITWISE_XOR
         });

@@ -113,7 +113,7 @@ fn byte_orders(set: &Set) -> Vec<u8> {
     let order = |types: &[FieldType]| -> u32 {
         match types {
             [FieldType::Link] => 1,
-            [FieldType::Ipv4 | FieldType::Protocol | FieldType::Port] => 2,
+            [FieldType::Address(_) | FieldType::Protocol | FieldType::Port] => 2,
             _ => 0,
         }
     };

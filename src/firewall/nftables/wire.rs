@@ -2,12 +2,24 @@
 //!
 //! Numbers in nf_tables attributes are big endian, message headers and lengths are the host's.
 
+use crate::model::Family;
+
 /// NFPROTO_UNSPEC (uapi linux/netfilter.h).
 pub const FAMILY_ANY: u8 = 0;
 /// NFPROTO_INET: IPv4 and IPv6.
 pub const FAMILY_INET: u8 = 1;
 /// NFPROTO_IPV4.
-pub const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV4: u8 = 2;
+/// NFPROTO_IPV6.
+const FAMILY_IPV6: u8 = 10;
+
+/// The number of a family (uapi linux/netfilter.h).
+pub const fn family_number(family: Family) -> u8 {
+    match family {
+        Family::V4 => FAMILY_IPV4,
+        Family::V6 => FAMILY_IPV6,
+    }
+}
 
 /// NFNL_SUBSYS_NFTABLES.
 pub const SUBSYSTEM: u16 = 10;

@@ -62,6 +62,15 @@ enum Tool {
     Missing(String),
 }
 
+/// Which of the two programs are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Available {
+    /// `iptables`.
+    pub v4: bool,
+    /// `ip6tables`.
+    pub v6: bool,
+}
+
 impl Accepts {
     /// For rules that accept `mark`.
     pub fn new(mark: Mark) -> Self {
@@ -78,13 +87,13 @@ impl Accepts {
     /// Whether there is anything to do here: whether `iptables` can be run. A tool that was missing
     /// is looked for again. Without `ip6tables` there is no chain of dockerd's that drops IPv6, so
     /// its rule counts as made.
-    pub fn available(&mut self) -> bool {
+    pub fn available(&mut self) -> Available {
         for (family, tool) in [(Family::V4, &mut self.v4), (Family::V6, &mut self.v6)] {
             if matches!(tool, Tool::Missing(_)) && is_in_path(program(family)) {
                 *tool = Tool::Unknown;
             }
         }
-        self.tool(Family::V4).is_ok()
+        Available { v4: self.tool(Family::V4).is_ok(), v6: self.tool(Family::V6).is_ok() }
     }
 
     /// Puts the rule where it belongs; EEXIST where it is there. A mark that is not ours is
@@ -343,6 +352,6 @@ mod tests {
         }
         let mut accepts = Accepts::new(Mark::DEFAULT);
         accepts.v4 = Tool::Missing("no such file".into());
-        assert!(accepts.available());
+        assert!(accepts.available().v4);
     }
 }

@@ -4,32 +4,100 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo,
+};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-use super::seen::{OUR_ROUTES, SeenAddress};
-use super::wire::{Mode, Request, Wire};
+use super::seen::{OUR_ADDRESSES, OUR_ROUTES, SeenAddress, SeenLink};
+use super::sysctl;
+use super::wire::{Mode, Request, Wire, no_such_link};
 use crate::kernel::KernelError;
-use crate::object::{Address, Route};
+use crate::object::{Address, Hop, Netns, Revert, Route, Sysctl};
 
-/// Adds an address; EEXIST where the link has it.
+/// Metric of the routes that the kernel makes for the subnets of IPv6 addresses (IP6_RT_PRIO_ADDRCONF
+/// in net/ip6_route.h).
+const PREFIX_ROUTE: u32 = 256;
+
+/// RT_TABLE_LOCAL (uapi linux/rtnetlink.h).
+const LOCAL_TABLE: u32 = 255;
+
+/// Adds an address; EEXIST where the link has it. On a link of others' it carries our mark.
 pub fn create_address(wire: &mut Wire, address: &Address) -> Result<(), KernelError> {
-    let index = wire.index(address.link.as_str())?;
-    let message = RouteNetlinkMessage::NewAddress(address_message(index, address.net));
-    wire.send(vec![Request::new(message, Mode::Create)])
+    let link = needed(wire, address)?;
+    let mut message = address_message(link.index, address.net);
+    if address.netns != Netns::Host || link.is_ours() {
+        return wire.send(vec![added(message)]);
+    }
+    message.attributes.push(AddressAttribute::Protocol(OUR_ADDRESSES.into()));
+    let IpNet::V6(net) = address.net else { return wire.send(vec![added(message)]) };
+    // Deprecated, or the host might take it instead of its own when it sends by this link
+    // (RFC 6724, section 5); but for the subnet itself, whose hosts may know no other way back.
+    let mut life = CacheInfo::default();
+    life.ifa_valid = u32::MAX;
+    message.attributes.push(AddressAttribute::CacheInfo(life));
+    wire.send(vec![added(message)])?;
+    let route = RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(net.network(), net.prefix_len())
+        .output_interface(link.index)
+        .pref_source(net.addr())
+        .priority(PREFIX_ROUTE)
+        .protocol(RouteProtocol::Kernel)
+        .build();
+    // It goes with the address, as the one that it replaces would.
+    wire.send(vec![Request::new(RouteNetlinkMessage::NewRoute(route), Mode::Replace)])
+}
+
+fn added(message: AddressMessage) -> Request {
+    Request::new(RouteNetlinkMessage::NewAddress(message), Mode::Create)
 }
 
 /// Removes an address; EADDRNOTAVAIL where the link has it not.
 pub fn delete_address(wire: &mut Wire, address: &Address) -> Result<(), KernelError> {
-    let link = wire.index(address.link.as_str())?;
-    wire.send(vec![withdrawal(&SeenAddress { link, net: address.net })])
+    let link = needed(wire, address)?;
+    let remove = withdrawal(link.index, address.net);
+    match address.netns == Netns::Host && !link.is_ours() {
+        true => keeping_others(wire, &link, address, remove),
+        false => wire.send(vec![remove]),
+    }
+}
+
+/// Without promotion the kernel takes all later addresses of a subnet along with its first one.
+fn keeping_others(
+    wire: &mut Wire,
+    link: &SeenLink,
+    address: &Address,
+    remove: Request,
+) -> Result<(), KernelError> {
+    let same = |other: &SeenAddress| {
+        other.link == link.index
+            && other.net != address.net
+            && other.net.trunc() == address.net.trunc()
+    };
+    let key = format!("net/ipv4/conf/{}/promote_secondaries", link.name);
+    let off = sysctl::host(&key).is_some_and(|value| value == "0");
+    if !off || address.net.addr().is_ipv6() || !wire.addresses()?.iter().any(same) {
+        return wire.send(vec![remove]);
+    }
+    let promote = |value: &str| {
+        let (netns, value, revert) = (Netns::Host, value.into(), Revert::WithLink);
+        sysctl::write(&Sysctl { netns, key: key.clone(), value, revert })
+    };
+    promote("1")?;
+    let removed = wire.send(vec![remove]);
+    removed.and(promote("0"))
+}
+
+fn needed(wire: &mut Wire, address: &Address) -> Result<SeenLink, KernelError> {
+    let name = address.link.as_str();
+    wire.link(name)?.ok_or_else(|| no_such_link(name))
 }
 
 /// The message that removes an address.
-pub fn withdrawal(address: &SeenAddress) -> Request {
-    let message = RouteNetlinkMessage::DelAddress(address_message(address.link, address.net));
+pub fn withdrawal(link: u32, net: IpNet) -> Request {
+    let message = RouteNetlinkMessage::DelAddress(address_message(link, net));
     Request::new(message, Mode::Existing)
 }
 
@@ -52,16 +120,23 @@ fn address_message(index: u32, net: IpNet) -> AddressMessage {
     }
 }
 
-/// Adds a route; EEXIST where there is one to this destination.
+/// Adds a route; EEXIST where there is one to this destination, for a local one by this link.
 pub fn create_route(wire: &mut Wire, route: &Route) -> Result<(), KernelError> {
     let message = RouteNetlinkMessage::NewRoute(route_message(wire, route)?);
-    wire.send(vec![Request::new(message, Mode::Create)])
-        .map_err(|error| whose_route(wire, route, error))
+    let mode = match route.hop {
+        Hop::Via(_) => Mode::Create,
+        Hop::Local => BESIDE_OTHERS,
+    };
+    wire.send(vec![Request::new(message, mode)]).map_err(|error| whose_route(wire, route, error))
 }
+
+/// An address that is local to several links needs a route for each of them. They do not stand in
+/// for each other: ::1 is looked up for the link that a packet came in by.
+const BESIDE_OTHERS: Mode = Mode::Append;
 
 /// EEXIST is said of any route to the destination: tells by which link that one leaves.
 fn whose_route(wire: &mut Wire, route: &Route, mut error: KernelError) -> KernelError {
-    if error.errno != Errno::EEXIST as i32 {
+    if error.errno != Errno::EEXIST as i32 || route.hop == Hop::Local {
         return error;
     }
     let routes = wire.routes().unwrap_or_default();
@@ -78,15 +153,22 @@ fn whose_route(wire: &mut Wire, route: &Route, mut error: KernelError) -> Kernel
 /// Puts a route in the place of the one to its destination.
 pub fn change_route(wire: &mut Wire, route: &Route) -> Result<(), KernelError> {
     let message = RouteNetlinkMessage::NewRoute(route_message(wire, route)?);
-    wire.send(vec![Request::new(message, Mode::Replace)])
+    let mode = match route.hop {
+        Hop::Via(_) => Mode::Replace,
+        // It would take the place of another link's.
+        Hop::Local => BESIDE_OTHERS,
+    };
+    wire.send(vec![Request::new(message, mode)])
 }
 
 /// Removes a route; ESRCH where there is none.
 pub fn delete_route(wire: &mut Wire, route: &Route) -> Result<(), KernelError> {
     let mut message = route_message(wire, route)?;
-    // Whoever made it, and however.
-    message.header.protocol = RouteProtocol::Unspec;
-    message.header.scope = RouteScope::NoWhere;
+    if route.hop != Hop::Local {
+        // Whoever made it, and however. What the kernel itself has in the local table must stay.
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.scope = RouteScope::NoWhere;
+    }
     wire.send(vec![Request::new(RouteNetlinkMessage::DelRoute(message), Mode::Existing)])
 }
 
@@ -100,9 +182,12 @@ fn route_message(wire: &mut Wire, route: &Route) -> Result<RouteMessage, KernelE
         .map_err(|error| invalid(&error))?
         .output_interface(index)
         .protocol(RouteProtocol::Other(OUR_ROUTES));
-    // What was seen without a next hop is written back without one.
-    if route.via.is_unspecified() {
-        return Ok(message.scope(RouteScope::Link).build());
+    match route.hop {
+        Hop::Local => {
+            Ok(message.table_id(LOCAL_TABLE).kind(RouteType::Local).scope(RouteScope::Host).build())
+        }
+        // What was seen without a next hop is written back without one.
+        Hop::Via(via) if via.is_unspecified() => Ok(message.scope(RouteScope::Link).build()),
+        Hop::Via(via) => Ok(message.gateway(via).map_err(|error| invalid(&error))?.build()),
     }
-    Ok(message.gateway(route.via).map_err(|error| invalid(&error))?.build())
 }

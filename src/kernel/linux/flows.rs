@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::socket::Socket;
 use super::wire::Wire;
 use crate::firewall::model::Value;
-use crate::firewall::nftables::wire::{ACK, DUMP, FAMILY_IPV4, Writer, find};
+use crate::firewall::nftables::wire::{ACK, DUMP, Writer, family_number, find};
 use crate::kernel::KernelError;
-use crate::model::Protocol;
+use crate::model::{Family, Protocol};
 use crate::object::{Element, Object, Op};
 
 /// NETLINK_NETFILTER (uapi linux/netlink.h).
@@ -34,7 +34,7 @@ const FILTER: u16 = 25;
 const FILTER_ORIGINAL: u16 = 1;
 /// CTA_FILTER_F_CTA_PROTO_NUM (net/netfilter/nf_conntrack_netlink.c; bit 3).
 const BY_PROTOCOL: u32 = 1 << 3;
-/// CTA_TUPLE_IP, with CTA_IP_V4_SRC 1 and CTA_IP_V4_DST 2.
+/// CTA_TUPLE_IP, with CTA_IP_V4_SRC 1, CTA_IP_V4_DST 2, CTA_IP_V6_SRC 3 and CTA_IP_V6_DST 4.
 const TUPLE_IP: u16 = 1;
 /// CTA_TUPLE_PROTO, with CTA_PROTO_NUM 1 and CTA_PROTO_DST_PORT 3.
 const TUPLE_PROTOCOL: u16 = 2;
@@ -59,11 +59,27 @@ impl Flows {
 
     fn try_forget(&mut self, host: &mut Wire, published: &[Published]) -> Result<(), KernelError> {
         // A port on all addresses is on those that the host has; loopback counts as a whole.
-        let local: BTreeSet<Ipv4Addr> = match published.iter().any(|port| port.host.is_none()) {
+        let local: BTreeSet<IpAddr> = match published.iter().any(|port| port.host.is_none()) {
             false => BTreeSet::new(),
-            true => host.addresses()?.iter().filter_map(|address| v4(address.net.addr())).collect(),
+            true => host.addresses()?.iter().map(|address| address.net.addr()).collect(),
         };
-        let is_local = |address: Ipv4Addr| address.is_loopback() || local.contains(&address);
+        let is_local = |address: IpAddr| address.is_loopback() || local.contains(&address);
+        for family in Family::ALL {
+            let of_family = |port: &&Published| Family::of(port.container) == family;
+            let published: Vec<&Published> = published.iter().filter(of_family).collect();
+            if !published.is_empty() {
+                self.forget_of(family, &published, &is_local)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_of(
+        &mut self,
+        family: Family,
+        published: &[&Published],
+        is_local: &dyn Fn(IpAddr) -> bool,
+    ) -> Result<(), KernelError> {
         let failed = |error: io::Error| {
             KernelError::new(error.raw_os_error().unwrap_or(0), "connection tracking")
         };
@@ -72,15 +88,15 @@ impl Flows {
         }
         let Some(socket) = self.0.as_mut() else { return Ok(()) };
         let sequence = socket.next_sequence();
-        let flows = socket.dump(&dump_of_udp(sequence), sequence).map_err(failed)??;
+        let flows = socket.dump(&dump_of_udp(family, sequence), sequence).map_err(failed)??;
         let (mut batch, mut sequences) = (Writer::default(), Vec::new());
         for flow in &flows {
             let attributes = flow.payload.get(4..).unwrap_or_default();
-            if !published.iter().any(|published| published.decides(attributes, &is_local)) {
+            if !published.iter().any(|published| published.decides(attributes, is_local)) {
                 continue;
             }
             let sequence = socket.next_sequence();
-            batch.raw_message(DELETE, ACK, sequence, (FAMILY_IPV4, 0), |message| {
+            batch.raw_message(DELETE, ACK, sequence, (family_number(family), 0), |message| {
                 let original = find(attributes, ORIGINAL).unwrap_or_default();
                 message.bytes(ORIGINAL | NESTED, original);
                 message.bytes(ID, find(attributes, ID).unwrap_or_default());
@@ -95,19 +111,12 @@ impl Flows {
     }
 }
 
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
-}
-
 /// NLA_F_NESTED.
 const NESTED: u16 = 0x8000;
 
-fn dump_of_udp(sequence: u32) -> Vec<u8> {
+fn dump_of_udp(family: Family, sequence: u32) -> Vec<u8> {
     let mut request = Writer::default();
-    request.raw_message(GET, DUMP, sequence, (FAMILY_IPV4, 0), |message| {
+    request.raw_message(GET, DUMP, sequence, (family_number(family), 0), |message| {
         message.nested(ORIGINAL, |tuple| {
             tuple.nested(TUPLE_PROTOCOL, |protocol| protocol.bytes(1, &[Protocol::Udp.number()]));
         });
@@ -121,10 +130,10 @@ fn dump_of_udp(sequence: u32) -> Vec<u8> {
 /// A published UDP port that came or went.
 struct Published {
     /// The host address it is published on; `None` for all.
-    host: Option<Ipv4Addr>,
+    host: Option<IpAddr>,
     first: u16,
     last: u16,
-    container: Ipv4Addr,
+    container: IpAddr,
 }
 
 fn published(op: &Op) -> Option<Published> {
@@ -135,12 +144,12 @@ fn published(op: &Op) -> Option<Published> {
     let port = |key: &[Value]| {
         key.iter().find_map(|value| match value {
             Value::Port(port) => Some(*port),
-            Value::Link(_) | Value::Ipv4(_) | Value::Protocol(_) => None,
+            Value::Link(_) | Value::Address(_) | Value::Protocol(_) => None,
         })
     };
     let ip = |values: &[Value]| {
         values.iter().find_map(|value| match value {
-            Value::Ipv4(address) => Some(*address),
+            Value::Address(address) => Some(*address),
             Value::Link(_) | Value::Port(_) | Value::Protocol(_) => None,
         })
     };
@@ -153,7 +162,7 @@ impl Published {
     /// Whether a flow went to this port of the host, and either led to the container or was not
     /// translated at all. One that only passes through to such a port elsewhere, as the host's own
     /// questions to a name server do, is none of ours.
-    fn decides(&self, flow: &[u8], is_local: &dyn Fn(Ipv4Addr) -> bool) -> bool {
+    fn decides(&self, flow: &[u8], is_local: &dyn Fn(IpAddr) -> bool) -> bool {
         let tuples = find(flow, ORIGINAL).zip(find(flow, REPLY));
         let Some((original, reply)) = tuples else { return false };
         let Some(((from, to), (answers_from, answers_to))) = ends(original).zip(ends(reply)) else {
@@ -171,46 +180,75 @@ impl Published {
 }
 
 /// Source and destination of a tuple.
-fn ends(tuple: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
+fn ends(tuple: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let ip = find(tuple, TUPLE_IP)?;
-    let end = |which| Some(Ipv4Addr::from(<[u8; 4]>::try_from(find(ip, which)?).ok()?));
-    Some((end(1)?, end(2)?))
+    let v4 = |which| Some(IpAddr::from(<[u8; 4]>::try_from(find(ip, which)?).ok()?));
+    let v6 = |which| Some(IpAddr::from(<[u8; 16]>::try_from(find(ip, which)?).ok()?));
+    v4(1).zip(v4(2)).or_else(|| v6(3).zip(v6(4)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::firewall::policy::port_elements;
-    use crate::model::PortRange;
+    use crate::model::{HostAddress, PortRange};
 
-    const HOST: [u8; 4] = [10, 99, 0, 1];
+    /// The host, a client of it, two containers, and an address elsewhere.
+    struct Places {
+        host: IpAddr,
+        client: IpAddr,
+        web: IpAddr,
+        other: IpAddr,
+        world: IpAddr,
+    }
 
-    fn element(protocol: Protocol, host: Ipv4Addr) -> Op {
+    fn places(family: Family) -> Places {
+        let ip = |v4: &str, v6: &str| match family {
+            Family::V4 => v4.parse().unwrap(),
+            Family::V6 => v6.parse().unwrap(),
+        };
+        Places {
+            host: ip("10.99.0.1", "fd99::1"),
+            client: ip("10.99.0.2", "fd99::2"),
+            web: ip("172.30.1.2", "fd30:1::2"),
+            other: ip("172.30.2.2", "fd30:2::2"),
+            world: ip("9.9.9.9", "2620:fe::fe"),
+        }
+    }
+
+    /// The elements of port 5353 of the host, for a container with both families.
+    fn elements(protocol: Protocol, host: HostAddress) -> Vec<Op> {
         let published = crate::model::Published {
             protocol,
             host,
             host_ports: PortRange::single(5353).unwrap(),
             container_first: 53,
         };
-        Op::Create(port_elements(&published, Ipv4Addr::new(172, 30, 1, 2)).remove(0))
+        let containers = Family::ALL.map(|family| places(family).web);
+        port_elements(&published, &containers).into_iter().map(Op::Create).collect()
     }
 
-    fn udp(host: Ipv4Addr) -> Published {
-        published(&element(Protocol::Udp, host)).unwrap()
+    fn udp(host: HostAddress) -> Vec<Published> {
+        elements(Protocol::Udp, host).iter().filter_map(published).collect()
     }
 
     #[track_caller]
     fn check(published: &Published, flow: &[u8], decided: bool) {
-        assert_eq!(published.decides(flow, &|address| address.octets() == HOST), decided);
+        let is_local = |address| Family::ALL.iter().any(|of| places(*of).host == address);
+        assert_eq!(published.decides(flow, &is_local), decided);
     }
 
-    fn flow(from: [u8; 4], to: [u8; 4], port: u16, answers: ([u8; 4], [u8; 4])) -> Vec<u8> {
+    fn flow(from: IpAddr, to: IpAddr, port: u16, answers: (IpAddr, IpAddr)) -> Vec<u8> {
         let mut bytes = Writer::default();
         for (kind, (source, destination)) in [(ORIGINAL, (from, to)), (REPLY, answers)] {
             bytes.nested(kind, |tuple| {
                 tuple.nested(TUPLE_IP, |ip| {
-                    ip.bytes(1, &source);
-                    ip.bytes(2, &destination);
+                    for (which, address) in [(0, source), (1, destination)] {
+                        match address {
+                            IpAddr::V4(address) => ip.bytes(1 + which, &address.octets()),
+                            IpAddr::V6(address) => ip.bytes(3 + which, &address.octets()),
+                        }
+                    }
                 });
                 tuple.nested(TUPLE_PROTOCOL, |protocol| protocol.bytes(3, &port.to_be_bytes()));
             });
@@ -219,31 +257,55 @@ mod tests {
     }
 
     #[test]
-    fn only_udp_ports_are_looked_at() {
-        assert!(published(&element(Protocol::Tcp, Ipv4Addr::UNSPECIFIED)).is_none());
-        let everywhere = udp(Ipv4Addr::UNSPECIFIED);
-        assert_eq!((everywhere.first, everywhere.last, everywhere.host), (5353, 5353, None));
-        assert_eq!(udp(HOST.into()).host, Some(HOST.into()));
+    fn only_udp_ports_are_looked_at_once_a_family() {
+        let tcp = elements(Protocol::Tcp, HostAddress::Any);
+        assert!(tcp.iter().all(|op| published(op).is_none()));
+        let everywhere = udp(HostAddress::Any);
+        let families: Vec<Family> =
+            everywhere.iter().map(|port| Family::of(port.container)).collect();
+        assert_eq!(families, Family::ALL);
+        for port in everywhere {
+            assert_eq!((port.first, port.last, port.host), (5353, 5353, None));
+        }
+        for family in Family::ALL {
+            let host = places(family).host;
+            let hosts: Vec<_> =
+                udp(HostAddress::At(host)).iter().map(|port| (port.host, port.container)).collect();
+            assert_eq!(hosts, [(Some(host), places(family).web)]);
+        }
     }
 
     #[test]
     fn flows_to_the_port_are_forgotten_and_those_passing_by_are_not() {
-        let (client, web) = ([10, 99, 0, 2], [172, 30, 1, 2]);
-        let (other, world) = ([172, 30, 2, 2], [9, 9, 9, 9]);
-        for udp in [udp(Ipv4Addr::UNSPECIFIED), udp(HOST.into())] {
-            check(&udp, &flow(client, HOST, 5353, (HOST, client)), true);
-            check(&udp, &flow(client, HOST, 5353, (web, client)), true);
-            check(&udp, &flow(client, HOST, 53, (HOST, client)), false);
-            check(&udp, &flow(client, HOST, 53, (web, client)), false);
-            check(&udp, &flow(client, HOST, 5353, (other, client)), false);
-            check(&udp, &flow(other, world, 5353, (world, HOST)), false);
-            // The host's own questions, and a neighbour's straight to the container.
-            check(&udp, &flow(HOST, world, 5353, (world, HOST)), false);
-            check(&udp, &flow(other, web, 5353, (web, other)), false);
-            check(&udp, &[1, 2, 3], false);
+        for family in Family::ALL {
+            let Places { host, client, web, other, world } = places(family);
+            let of_family = |port: &Published| Family::of(port.container) == family;
+            let everywhere = udp(HostAddress::Any).into_iter();
+            for udp in everywhere.chain(udp(HostAddress::At(host))).filter(of_family) {
+                check(&udp, &flow(client, host, 5353, (host, client)), true);
+                check(&udp, &flow(client, host, 5353, (web, client)), true);
+                check(&udp, &flow(client, host, 53, (host, client)), false);
+                check(&udp, &flow(client, host, 53, (web, client)), false);
+                check(&udp, &flow(client, host, 5353, (other, client)), false);
+                check(&udp, &flow(other, world, 5353, (world, host)), false);
+                // The host's own questions, and a neighbour's straight to the container.
+                check(&udp, &flow(host, world, 5353, (world, host)), false);
+                check(&udp, &flow(other, web, 5353, (web, other)), false);
+                check(&udp, &[1, 2, 3], false);
+            }
         }
-        // Another address of the host, where somebody else may have the port.
-        let elsewhere = udp([127, 0, 0, 1].into());
-        check(&elsewhere, &flow(client, HOST, 5353, (HOST, client)), false);
+    }
+
+    #[test]
+    fn flows_to_an_address_the_port_is_not_on_are_kept() {
+        // Somebody else may have the port there.
+        for (family, loopback) in [(Family::V4, "127.0.0.1"), (Family::V6, "::1")] {
+            let Places { host, client, .. } = places(family);
+            let elsewhere = udp(HostAddress::At(loopback.parse().unwrap()));
+            assert_eq!(elsewhere.len(), 1);
+            for udp in &elsewhere {
+                check(udp, &flow(client, host, 5353, (host, client)), false);
+            }
+        }
     }
 }

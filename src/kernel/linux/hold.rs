@@ -1,38 +1,51 @@
 //! Real sockets on published ports, so that who wants one too is told so.
 //!
-//! They carry nothing: a filter drops what reaches them. A TCP socket listens with SO_REUSEADDR,
-//! which collides with every other server and not with connections that linger; a UDP socket is
-//! bound without it (measured: reference recipe 5).
+//! They carry nothing: a filter drops what reaches them ([`filter`]), but for what is sent to
+//! [::1] where the kernel cannot translate it ([`relay`]). A TCP or SCTP socket listens with
+//! SO_REUSEADDR, which collides with every other server and not with connections that linger; a
+//! UDP socket is bound without it (measured).
+
+mod filter;
+mod owner;
+mod relay;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::net::SocketAddrV4;
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 
 use nix::errno::Errno;
-use socket2::{Domain, SockFilter, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::wire::refused;
 use crate::kernel::KernelError;
-use crate::model::Protocol;
+use crate::model::{HostAddress, Protocol};
 use crate::object::{Hold, Object, ObjectKey};
+use filter::DropAll;
+use owner::Search;
+use relay::{Ending, Relays};
 
-/// BPF_RET | BPF_K (uapi linux/filter.h): with 0 the packet is dropped.
-const RETURN_CONSTANT: u16 = 0x06;
-/// How long the owner of a taken port is searched for, while attaches wait. A guess: reading the
-/// descriptors of a few thousand processes.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// How long nobody is searched for after a search that took too long: a publish tries up to ten
-/// ports.
-const RECOVERY: Duration = Duration::from_secs(5);
+/// Connections that wait to be accepted by the relay; what nobody accepts needs no room.
+const BACKLOG: i32 = 128;
+/// IPPROTO_SCTP (uapi linux/in.h).
+const SCTP: socket2::Protocol = socket2::Protocol::SCTP;
 
 /// The sockets that are held.
 #[derive(Debug, Default)]
 pub struct Holds {
-    held: BTreeMap<ObjectKey, (Hold, Vec<Socket>)>,
-    /// When a search for an owner was given up.
-    gave_up: Option<Instant>,
+    held: BTreeMap<ObjectKey, Held>,
+    drop_all: DropAll,
+    relays: Relays,
+    search: Search,
+    /// Whether it has been said that there are no SCTP sockets.
+    without_sctp: bool,
+}
+
+/// One socket a port; none where there are no such sockets.
+#[derive(Debug)]
+struct Held {
+    hold: Hold,
+    sockets: Vec<(u16, Arc<Socket>)>,
 }
 
 impl Holds {
@@ -44,215 +57,179 @@ impl Holds {
         }
         let mut sockets = Vec::new();
         for port in hold.ports.iter() {
-            let address = SocketAddrV4::new(hold.host, port);
-            match bind(hold.protocol, address) {
-                Ok(socket) => sockets.push(socket),
-                Err(error) => return Err(self.explain(&error, hold.protocol, address)),
+            match bind(hold, port, &mut self.drop_all) {
+                Ok(socket) => sockets.push((port, Arc::new(socket))),
+                Err(error) if hold.protocol == Protocol::Sctp && is_unknown(&error) => {
+                    self.warn_of_sctp(hold);
+                    break;
+                }
+                Err(error) => return Err(owner::explain(&error, hold, port, &mut self.search)),
             }
         }
-        self.held.insert(key, (hold.clone(), sockets));
+        let held = Held { hold: hold.clone(), sockets };
+        self.serve(&key, &held)?;
+        self.held.insert(key, held);
+        Ok(())
+    }
+
+    /// Turns the relay on or off, or elsewhere; the sockets stay bound. What is being relayed
+    /// ends with the way it takes, but may come to its end where the kernel takes over.
+    pub fn change(&mut self, to: &Hold) -> Result<(), KernelError> {
+        let key = Object::Hold(to.clone()).key();
+        let Some(mut held) = self.held.remove(&key) else { return Err(unknown()) };
+        let changed = match held.hold.relay == to.relay {
+            true => Ok(()),
+            false => self.lead(&key, &mut held, to),
+        };
+        self.held.insert(key, held);
+        changed
+    }
+
+    fn lead(&mut self, key: &ObjectKey, held: &mut Held, to: &Hold) -> Result<(), KernelError> {
+        if held.hold.relay.take().is_some() {
+            let ending = if to.relay.is_none() { Ending::Finish } else { Ending::Now };
+            self.relays.end(key, ending);
+        }
+        if to.relay.is_none() {
+            for (_, socket) in &held.sockets {
+                self.close(socket, to.protocol).map_err(refused)?;
+            }
+        }
+        let next = Held { hold: to.clone(), sockets: held.sockets.clone() };
+        self.serve(key, &next)?;
+        *held = next;
         Ok(())
     }
 
     /// Closes them.
     pub fn delete(&mut self, hold: &Hold) -> Result<(), KernelError> {
-        match self.held.remove(&Object::Hold(hold.clone()).key()) {
-            Some(_) => Ok(()),
-            None => {
-                Err(KernelError::new(Errno::ENOENT as i32, "netagent does not hold these ports"))
-            }
+        let key = Object::Hold(hold.clone()).key();
+        let held = self.held.remove(&key).ok_or_else(unknown)?;
+        if held.hold.relay.is_some() {
+            self.relays.end(&key, Ending::Now);
         }
-    }
-
-    fn explain(
-        &mut self,
-        error: &io::Error,
-        protocol: Protocol,
-        address: SocketAddrV4,
-    ) -> KernelError {
-        let mut search = || {
-            if self.gave_up.is_some_and(|when| when.elapsed() < RECOVERY) {
-                return None;
-            }
-            let until = Instant::now() + PATIENCE;
-            let found = holder(protocol, address, until);
-            self.gave_up = (Instant::now() > until).then(Instant::now);
-            found
-        };
-        explain(error, protocol, address, &mut search)
+        Ok(())
     }
 
     /// What is held.
     pub fn all(&self) -> impl Iterator<Item = &Hold> {
-        self.held.values().map(|(hold, _)| hold)
+        self.held.values().map(|held| &held.hold)
+    }
+
+    /// Lets in what is to be relayed, and relays it.
+    fn serve(&mut self, key: &ObjectKey, held: &Held) -> Result<(), KernelError> {
+        let Some(relay) = held.hold.relay else { return Ok(()) };
+        let first = held.hold.ports.first();
+        let mut ports = Vec::new();
+        for (port, socket) in &held.sockets {
+            open(socket, held.hold.protocol).map_err(refused)?;
+            let to = relay.first.saturating_add(port.saturating_sub(first));
+            ports.push((socket.clone(), SocketAddrV6::new(relay.to, to, 0, 0)));
+        }
+        self.relays.serve(key, held.hold.protocol, ports).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(0);
+            KernelError::new(errno, format!("cannot relay [::1] to {}: {error}", relay.to))
+        })
+    }
+
+    /// Lets nothing in any more; who waits to be relayed is refused.
+    fn close(&mut self, socket: &Socket, protocol: Protocol) -> io::Result<()> {
+        self.drop_all.attach(socket)?;
+        match protocol {
+            Protocol::Udp => Ok(()),
+            Protocol::Tcp | Protocol::Sctp => {
+                while let Ok((waiting, _)) = socket.accept() {
+                    relay::reset_when_dropped(&waiting)?;
+                }
+                socket.listen(1)
+            }
+        }
+    }
+
+    fn warn_of_sctp(&mut self, hold: &Hold) {
+        if !std::mem::replace(&mut self.without_sctp, true) {
+            let port = Object::Hold(hold.clone()).key().name;
+            tracing::warn!(
+                port,
+                "this kernel has no SCTP sockets: published SCTP ports are translated, but \
+                 not reserved"
+            );
+        }
     }
 }
 
-fn bind(protocol: Protocol, address: SocketAddrV4) -> io::Result<Socket> {
-    let drop_all = [SockFilter::new(RETURN_CONSTANT, 0, 0, 0)];
+/// Whether SCTP sockets can be had.
+pub fn has_sctp() -> bool {
+    Socket::new(Domain::IPV4, Type::STREAM, Some(SCTP)).is_ok()
+}
+
+fn unknown() -> KernelError {
+    KernelError::new(Errno::ENOENT as i32, "netagent does not hold these ports")
+}
+
+/// Whether the kernel has no such sockets at all.
+fn is_unknown(error: &io::Error) -> bool {
+    let unknown = [Errno::EPROTONOSUPPORT, Errno::ESOCKTNOSUPPORT, Errno::EAFNOSUPPORT];
+    error.raw_os_error().is_some_and(|errno| unknown.contains(&Errno::from_raw(errno)))
+}
+
+/// A socket on one port: on every address one of both families, or of IPv4 where the kernel was
+/// started without IPv6.
+fn bind(hold: &Hold, port: u16, drop_all: &mut DropAll) -> io::Result<Socket> {
+    let protocol = hold.protocol;
+    let HostAddress::At(address) = hold.host else {
+        let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        return match bind_at(protocol, (v6, port).into(), Families::Both, drop_all) {
+            Err(error) if is_unknown(&error) => {
+                let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                bind_at(protocol, (v4, port).into(), Families::One, drop_all)
+            }
+            bound => bound,
+        };
+    };
+    bind_at(protocol, (address, port).into(), Families::One, drop_all)
+}
+
+/// Whether a socket of IPv6 is one of IPv4 too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Families {
+    One,
+    Both,
+}
+
+fn bind_at(
+    protocol: Protocol,
+    address: SocketAddr,
+    families: Families,
+    drop_all: &mut DropAll,
+) -> io::Result<Socket> {
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (Type::STREAM, None),
+        Protocol::Udp => (Type::DGRAM, None),
+        Protocol::Sctp => (Type::STREAM, Some(SCTP)),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, number)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(families == Families::One)?;
+    }
+    drop_all.attach(&socket)?;
     match protocol {
-        Protocol::Tcp => {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        Protocol::Tcp | Protocol::Sctp => {
             socket.set_reuse_address(true)?;
-            socket.attach_filter(&drop_all)?;
             socket.bind(&address.into())?;
             socket.listen(1)?;
-            Ok(socket)
         }
-        Protocol::Udp => {
-            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-            socket.attach_filter(&drop_all)?;
-            socket.set_recv_buffer_size(0)?;
-            socket.bind(&address.into())?;
-            Ok(socket)
-        }
+        Protocol::Udp => socket.bind(&address.into())?,
     }
+    Ok(socket)
 }
 
-/// Says what is in the way; `owner` is asked only where a socket is.
-fn explain(
-    error: &io::Error,
-    protocol: Protocol,
-    address: SocketAddrV4,
-    owner: &mut dyn FnMut() -> Option<String>,
-) -> KernelError {
-    let errno = match error.raw_os_error() {
-        Some(errno) => errno,
-        None => return refused(io::Error::new(error.kind(), error.to_string())),
-    };
-    let port = address.port();
-    #[expect(clippy::wildcard_enum_match_arm, reason = "of all errnos these need words")]
-    let text = match Errno::from_raw(errno) {
-        Errno::EADDRINUSE => match owner() {
-            Some(holder) => format!("port {port}/{protocol} is held by {holder}"),
-            None => format!("port {port}/{protocol} is held by another program"),
-        },
-        Errno::EADDRNOTAVAIL => format!("{} is no address of this host", address.ip()),
-        Errno::EMFILE => "out of file descriptors: each held port is one; raise RLIMIT_NOFILE \
-                          (LimitNOFILE= of the service)"
-            .to_owned(),
-        Errno::ENFILE => "the host is out of file descriptors (fs.file-max)".to_owned(),
-        _ => format!("port {port}/{protocol}"),
-    };
-    KernelError::new(errno, text)
-}
-
-/// The process that has the port, as `nginx (pid 812)`: found by the socket's inode. `None` when
-/// the time is over.
-fn holder(protocol: Protocol, address: SocketAddrV4, until: Instant) -> Option<String> {
-    let in_time = || Instant::now() < until;
-    let inode = ["", "6"].iter().find_map(|family| {
-        // Of this thread's namespace, which the process's need not be.
-        let table = File::open(format!("/proc/thread-self/net/{protocol}{family}")).ok()?;
-        let lines = BufReader::new(table).lines().map_while(|line| line.ok());
-        inode(lines.take_while(|_| in_time()), protocol, address)
-    })?;
-    let socket = format!("socket:[{inode}]");
-    let owns = |pid: &u32| {
-        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        let mut targets = files.flatten().map_while(|file| in_time().then(|| file.path()));
-        targets.any(|file| {
-            fs::read_link(file).is_ok_and(|target| target.as_os_str() == socket.as_str())
-        })
-    };
-    let mut pids = fs::read_dir("/proc")
-        .ok()?
-        .map_while(|entry| entry.ok().filter(|_| in_time()))
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let pid = pids.find(owns)?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some(format!("{} (pid {pid})", name.trim_end()))
-}
-
-/// The inode of the first socket in a table of /proc/net that keeps `address` from being bound.
-fn inode(
-    table: impl Iterator<Item = String>,
-    protocol: Protocol,
-    address: SocketAddrV4,
-) -> Option<String> {
-    /// TCP_LISTEN (linux/net/tcp_states.h), as the table prints it.
-    const LISTENING: &str = "0A";
-    for line in table.skip(1) {
-        let mut fields = line.split_ascii_whitespace();
-        let Some((ip, port)) = fields.nth(1).and_then(|local| local.split_once(':')) else {
-            continue;
-        };
-        let state = fields.nth(1)?;
-        // Listeners come first (net/ipv4/tcp_ipv4.c); connections can be a million lines.
-        if protocol == Protocol::Tcp && state != LISTENING {
-            return None;
-        }
-        let same_port = u16::from_str_radix(port, 16).is_ok_and(|port| port == address.port());
-        if same_port && overlaps(ip, address) {
-            return fields.nth(5).map(str::to_owned);
-        }
+/// Lets in what is sent to [::1].
+fn open(socket: &Socket, protocol: Protocol) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    match protocol {
+        Protocol::Udp => {}
+        Protocol::Tcp | Protocol::Sctp => socket.listen(BACKLOG)?,
     }
-    None
-}
-
-/// Whether a socket on `ip`, as a table prints it, and one on `address` cannot both be.
-fn overlaps(ip: &str, address: SocketAddrV4) -> bool {
-    let own = u32::from_ne_bytes(address.ip().octets());
-    let wildcard = ip.bytes().all(|digit| digit == b'0');
-    // Of IPv6 only the wildcard and mapped addresses (::ffff:a.b.c.d) take IPv4's ports.
-    let v4 = ip.len() == 8 || ip.get(16..24).is_some_and(|word| word.contains("FFFF"));
-    wildcard || v4 && (address.ip().is_unspecified() || ip.ends_with(&format!("{own:08X}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn running_out_of_descriptors_names_the_limit() {
-        let error = io::Error::from_raw_os_error(Errno::EMFILE as i32);
-        let text = explain(&error, Protocol::Tcp, "0.0.0.0:80".parse().unwrap(), &mut || {
-            panic!("there is no owner to search for")
-        })
-        .to_string();
-        assert!(text.starts_with("EMFILE: ") && text.contains("RLIMIT_NOFILE"), "{text}");
-    }
-
-    #[test]
-    fn of_ipv6_only_wildcard_and_mapped_addresses_stand_in_the_way() {
-        let line = |ip: &str| format!("head\n 0: {ip}:0050 0:0 0A 0:0 00:0 0 0 0 444 1");
-        let found = |ip: &str| {
-            let line = line(ip);
-            let lines = line.lines().map(str::to_owned);
-            inode(lines, Protocol::Tcp, "0.0.0.0:80".parse().unwrap()).is_some()
-        };
-        assert!(found("00000000000000000000000000000000"));
-        assert!(found("0000000000000000FFFF00000100007F"));
-        assert!(!found("00000000000000000000000001000000"));
-    }
-
-    #[test]
-    fn only_a_listener_on_the_same_port_stands_in_the_way() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-            \x20  0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0 100 0 0 10 0\n\
-            \x20  1: 00000000:1F90 00000000:0000 01 00000000:00000000 00:00000000 00000000     0        0 222 1 0 100 0 0 10 0\n\
-            \x20  2: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 333 1 0 100 0 0 10 0\n";
-        let on = |text: &str| {
-            inode(table.lines().map(str::to_owned), Protocol::Tcp, text.parse().unwrap())
-        };
-        assert_eq!(on("0.0.0.0:8080").as_deref(), Some("111"));
-        assert_eq!(on("127.0.0.1:8080").as_deref(), Some("111"));
-        assert_eq!(on("10.0.0.1:8080"), None);
-        assert_eq!(on("0.0.0.0:8081"), None, "behind the listeners nothing is read");
-    }
-
-    #[test]
-    fn a_search_without_an_end_is_given_up_and_not_begun_again_at_once() {
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let address = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port);
-        assert_eq!(holder(Protocol::Tcp, address, Instant::now()), None);
-        let mut holds = Holds { gave_up: Some(Instant::now()), ..Holds::default() };
-        let error = io::Error::from_raw_os_error(Errno::EADDRINUSE as i32);
-        let text = holds.explain(&error, Protocol::Tcp, address).to_string();
-        assert!(text.ends_with("is held by another program"), "{text}");
-        holds.gave_up = Instant::now().checked_sub(RECOVERY);
-        let text = holds.explain(&error, Protocol::Tcp, address).to_string();
-        assert!(text.contains("(pid ") || holds.gave_up.is_some(), "{text}");
-    }
+    filter::only_to_loopback_v6(socket)
 }

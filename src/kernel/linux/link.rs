@@ -2,6 +2,7 @@
 //!
 //! A link that is not ours is never changed and never deleted, whatever its name.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -13,9 +14,11 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
+use super::addr_route;
 use super::garbage::Garbage;
 use super::netns::{self, Wires};
 use super::seen::{GARBAGE_GROUP, OUR_GROUP, SeenLink};
+use super::sysctl;
 use super::wire::{Mode, Request, Wire, no_such_link};
 use crate::kernel::KernelError;
 use crate::model::LinkName;
@@ -31,8 +34,8 @@ pub fn create(wires: &mut Wires<'_>, link: &Link) -> Result<(), KernelError> {
             Errno::EOPNOTSUPP as i32,
             "its other end is in a container: the pair can be seen and deleted, not made",
         )),
-        LinkKind::Veth { peer: Peer::At { netns, name, mac }, isolated } => {
-            let end = PeerEnd { netns, name, mac: mac.bytes() };
+        LinkKind::Veth { peer: Peer::At { netns, name, mac, sysctls }, isolated } => {
+            let end = PeerEnd { netns, name, mac: mac.bytes(), sysctls };
             create_veth(wires, link, &end, *isolated)
         }
     }
@@ -43,6 +46,7 @@ struct PeerEnd<'a> {
     netns: &'a Netns,
     name: &'a LinkName,
     mac: [u8; 6],
+    sysctls: &'a BTreeMap<String, String>,
 }
 
 fn new_link(message: LinkMessage, mode: Mode) -> Request {
@@ -122,7 +126,17 @@ fn create_veth(
     if file.is_none() {
         return Ok(());
     }
-    let sandbox = wires.of(end.netns)?;
+    // Before it is up: a link without IPv6 never has an address of it, not for a moment.
+    let sandbox = match wires.after(end.netns, || sysctl::write_all(end.sysctls)) {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            // The other end has no mark yet by which its name could be freed later.
+            let half = LinkUnspec::new_with_name(link.name.as_str()).build();
+            let delete = Request::new(RouteNetlinkMessage::DelLink(half), Mode::Existing);
+            wires.of(&link.netns)?.send(vec![delete])?;
+            return Err(error);
+        }
+    };
     let up = |name: &str| LinkUnspec::new_with_name(name).up();
     sandbox.send(vec![
         set_link(up("lo").build()),
@@ -247,7 +261,7 @@ pub fn delete(
     if seen.master.is_none() {
         let addresses = wire.addresses()?;
         let own = addresses.iter().filter(|address| address.link == seen.index);
-        belongings.extend(own.map(super::addr_route::withdrawal));
+        belongings.extend(own.map(|own| addr_route::withdrawal(own.link, own.net)));
     }
     let shelve = |index: u32| LinkUnspec::new_with_index(index).name(shelved_name(index));
     // Renaming a link that is up needs Linux 6.2, hence two messages.

@@ -30,7 +30,7 @@ use crate::model::{Facts, Mark, SandboxId};
 use crate::object::{Link, LinkKind, Netns, Object, Op};
 use crate::plan::Observed;
 
-use accept::Accepts;
+use accept::{Accepts, Available};
 use announce::Announcer;
 use firewall::Firewall;
 use flows::Flows;
@@ -103,7 +103,10 @@ impl Linux {
 
 impl Kernel for Linux {
     fn facts(&mut self) -> Result<Facts, KernelError> {
-        let iptables = self.options.iptables == Iptables::Used && self.accepts.available();
+        let iptables = match self.options.iptables {
+            Iptables::Used => self.accepts.available(),
+            Iptables::Unused => Available::default(),
+        };
         facts::read(&mut self.wire, self.options.mark, iptables)
     }
 
@@ -213,8 +216,9 @@ impl Host<'_> {
             Object::Sysctl(sysctl) => sysctl::write(sysctl),
             Object::Route(route) => addr_route::change_route(self.wires.of(&route.netns)?, route),
             Object::Accept(accept) => self.accepts.change(accept),
-            // Nothing of these can differ under one key.
-            Object::Address(_) | Object::Hold(_) => {
+            Object::Hold(hold) => self.holds.change(hold),
+            // Nothing of it can differ under one key.
+            Object::Address(_) => {
                 self.delete(from)?;
                 self.create(to)
             }

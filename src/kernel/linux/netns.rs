@@ -5,6 +5,7 @@
 //! back from there.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -137,9 +138,23 @@ impl<'a> Wires<'a> {
     pub fn of(&mut self, netns: &Netns) -> Result<&mut Wire, KernelError> {
         let Netns::Path(path) = netns else { return Ok(self.host) };
         match self.sandboxes.entry(path.clone()) {
-            std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                Ok(entry.insert(within(path, Wire::open)?))
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => Ok(entry.insert(within(path, Wire::open)?)),
+        }
+    }
+
+    /// The socket of a namespace, once `work` has been done there: both take one visit.
+    pub fn after(
+        &mut self,
+        netns: &Netns,
+        work: impl FnOnce() -> Result<(), KernelError> + Send,
+    ) -> Result<&mut Wire, KernelError> {
+        let Netns::Path(path) = netns else { return work().map(|()| &mut *self.host) };
+        match self.sandboxes.entry(path.clone()) {
+            Entry::Occupied(entry) => within(path, work).map(|()| entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let socket = within(path, || work().and_then(|()| Wire::open()))?;
+                Ok(entry.insert(socket))
             }
         }
     }

@@ -9,7 +9,9 @@ use super::wire::Wire;
 use super::{Accepts, Holds, Iptables, Linux, sysctl};
 use crate::kernel::{KernelError, Scope};
 use crate::model::{LinkName, Mtu};
-use crate::object::{Address, Family, Kind, Link, LinkKind, Netns, Object, ObjectKey, Peer, Route};
+use crate::object::{
+    Address, Family, Hop, Kind, Link, LinkKind, Netns, Object, ObjectKey, Peer, Route,
+};
 use crate::plan::{Observed, Owner, Seen};
 
 /// Reads what `scope` covers.
@@ -139,7 +141,8 @@ impl Survey<'_> {
             let Some((link, name)) = named(links, address.link) else { continue };
             let object =
                 Object::Address(Address { netns: netns.clone(), link: name, net: address.net });
-            self.offer(Seen { object, owner: owner(link) }, all && link.is_marked());
+            let owner = if address.is_ours() { Owner::Netagent } else { owner(link) };
+            self.offer(Seen { object, owner }, all && (link.is_marked() || address.is_ours()));
         }
         Ok(())
     }
@@ -150,7 +153,10 @@ impl Survey<'_> {
         netns: &Netns,
         links: &BTreeMap<u32, SeenLink>,
     ) -> Result<(), KernelError> {
-        for route in wire.routes()?.into_iter().filter(|route| route.is_main()) {
+        for route in wire.routes()? {
+            if !route.is_main() && !route.is_our_local() {
+                continue;
+            }
             let [index] = *route.links else { continue };
             let Some((link, name)) = named(links, index) else { continue };
             let destination = route.destination;
@@ -158,9 +164,12 @@ impl Survey<'_> {
                 IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             };
-            let via = route.via.unwrap_or(nowhere);
-            let object =
-                Object::Route(Route { netns: netns.clone(), destination, via, link: name });
+            let hop = match route.is_our_local() {
+                true => Hop::Local,
+                false => Hop::Via(route.via.unwrap_or(nowhere)),
+            };
+            let netns = netns.clone();
+            let object = Object::Route(Route { netns, destination, hop, link: name });
             self.offer(Seen { object, owner: owner(link) }, false);
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Whether this kernel can do what netagent needs: tried, in a namespace that ends with the try.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::firewall::Firewall;
@@ -74,7 +75,7 @@ fn peer() -> Result<Peer, KernelError> {
     let name: LinkName = "probe-peer".parse().map_err(invalid)?;
     // The scratch namespace itself, by a path: a peer is born where a path leads.
     let netns = Netns::Path(PathBuf::from("/proc/thread-self/ns/net"));
-    Ok(Peer::At { netns, name, mac: MacAddr::from_id(&[0x6e; 32]) })
+    Ok(Peer::At { netns, name, mac: MacAddr::from_id(&[0x6e; 32]), sysctls: BTreeMap::new() })
 }
 
 fn try_link(name: &str, kind: LinkKind) -> Result<(), KernelError> {

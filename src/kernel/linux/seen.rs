@@ -17,10 +17,16 @@ pub const GARBAGE_GROUP: u32 = 0x6e67;
 /// `rtm_protocol` of our routes: not assigned in `rt_protos` of iproute2 6.
 pub const OUR_ROUTES: u8 = 110;
 
+/// `ifa_proto` of our addresses on links of others: not assigned in uapi linux/if_addr.h. The
+/// kernel keeps it from 5.18 on.
+pub const OUR_ADDRESSES: u8 = 110;
+
 /// IFF_UP.
 const UP: u32 = 1;
 /// RTN_UNICAST.
 const UNICAST: u8 = 1;
+/// RTN_LOCAL.
+const TO_THIS_HOST: u8 = 2;
 /// RT_TABLE_MAIN.
 const MAIN: u32 = 254;
 /// RT_TABLE_LOCAL.
@@ -51,6 +57,8 @@ pub struct SeenLink {
     pub up: bool,
     /// IFLA_BR_NF_CALL_IPTABLES.
     pub filter_bridged: bool,
+    /// IFLA_BR_NF_CALL_IP6TABLES.
+    pub filter_bridged_v6: bool,
     /// IFLA_BRPORT_MODE.
     pub hairpin: bool,
     /// IFLA_BRPORT_ISOLATED.
@@ -94,6 +102,7 @@ impl SeenLink {
                 1 => self.kind = text(value),
                 2 if self.kind == "bridge" => {
                     self.filter_bridged = attributes(value).any(|found| found == (36, &[1]));
+                    self.filter_bridged_v6 = attributes(value).any(|found| found == (37, &[1]));
                 }
                 5 => {
                     for (kind, value) in attributes(value) {
@@ -127,6 +136,8 @@ pub struct SeenAddress {
     pub link: u32,
     /// Address and prefix length.
     pub net: IpNet,
+    /// IFA_PROTO: who made it; 0 where nobody says.
+    pub protocol: u8,
 }
 
 impl SeenAddress {
@@ -134,17 +145,23 @@ impl SeenAddress {
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let prefix = *payload.get(1)?;
         let link = u32_at(payload, 4)?;
-        let (mut address, mut local) = (None, None);
+        let (mut address, mut local, mut protocol) = (None, None, 0);
         for (kind, value) in attributes(payload.get(8..)?) {
             match kind {
                 1 => address = ip(value),
                 2 => local = ip(value),
+                11 => protocol = value.first().copied().unwrap_or_default(),
                 _ => {}
             }
         }
         // On a point-to-point link IFA_ADDRESS is the other side's.
         let net = IpNet::new(local.or(address)?, prefix).ok()?;
-        Some(Self { link, net })
+        Some(Self { link, net, protocol })
+    }
+
+    /// Whether it carries our mark.
+    pub fn is_ours(&self) -> bool {
+        self.protocol == OUR_ADDRESSES
     }
 
     /// Whether the kernel made it by itself and for one link only: fe80::/10.
@@ -169,6 +186,8 @@ pub struct SeenRoute {
     pub protocol: u8,
     /// Whether packets are sent on, rather than refused.
     pub unicast: bool,
+    /// Whether they are taken in by this host itself.
+    pub to_this_host: bool,
     /// Where to; prefix length 0 for the default route.
     pub destination: IpNet,
     /// Next hop, where there is one.
@@ -179,7 +198,7 @@ pub struct SeenRoute {
 
 impl SeenRoute {
     /// From the payload of RTM_NEWROUTE; `None` for what is no route to a net: cache entries,
-    /// multicast and link-local destinations, and the local table.
+    /// multicast and link-local destinations, and what of the local table is not ours.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let family = *payload.first()?;
         let prefix = *payload.get(1)?;
@@ -204,11 +223,14 @@ impl SeenRoute {
                 _ => {}
             }
         }
-        let wanted = table != LOCAL && !destination.is_multicast() && !is_link_local(destination);
+        let protocol = *payload.get(5)?;
+        let kept = table != LOCAL || protocol == OUR_ROUTES;
+        let wanted = kept && !destination.is_multicast() && !is_link_local(destination);
         wanted.then_some(Self {
             table,
-            protocol: *payload.get(5)?,
+            protocol,
             unicast: *payload.get(7)? == UNICAST,
+            to_this_host: *payload.get(7)? == TO_THIS_HOST,
             destination: IpNet::new(destination, prefix).ok()?,
             via,
             links,
@@ -218,6 +240,11 @@ impl SeenRoute {
     /// Whether it is a route of the main table that sends packets on.
     pub fn is_main(&self) -> bool {
         self.table == MAIN && self.unicast
+    }
+
+    /// Whether it is a route of ours by which this host takes packets in.
+    pub fn is_our_local(&self) -> bool {
+        self.table == LOCAL && self.to_this_host && self.protocol == OUR_ROUTES
     }
 
     /// Whether it is a default route.
@@ -280,6 +307,24 @@ mod tests {
         }
         let link = SeenLink::parse(&message).unwrap();
         assert_eq!((link.mtu, link.name.as_str()), (1500, ""));
+    }
+
+    #[test]
+    fn of_the_local_table_only_our_routes_are_seen() {
+        // struct rtmsg of ::1/128, type local, and RTA_OIF.
+        let route = |table: u32, protocol: u8| {
+            let mut message = vec![10, 128, 0, 0, table as u8, protocol, 0, TO_THIS_HOST];
+            message.extend([0; 4]);
+            message.extend([20, 0, 1, 0]);
+            message.extend(std::net::Ipv6Addr::LOCALHOST.octets());
+            message.extend([8, 0, 4, 0, 7, 0, 0, 0]);
+            SeenRoute::parse(&message)
+        };
+        let ours = route(LOCAL, OUR_ROUTES).unwrap();
+        assert!(ours.is_our_local() && !ours.is_main());
+        assert_eq!((ours.destination.to_string().as_str(), &*ours.links), ("::1/128", &[7][..]));
+        assert_eq!(route(LOCAL, 2), None);
+        assert!(!route(MAIN, OUR_ROUTES).unwrap().is_our_local());
     }
 
     #[test]

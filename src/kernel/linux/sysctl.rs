@@ -3,6 +3,7 @@
 //! /proc/sys/net shows the namespace of the thread that opens it, so a sandbox's is read and
 //! written on a thread in there.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -16,6 +17,21 @@ use crate::object::{Netns, Revert, Sysctl};
 pub fn write(sysctl: &Sysctl) -> Result<(), KernelError> {
     let path = path(&sysctl.key)?;
     netns::run_in(&sysctl.netns, || write_value(&path, &sysctl.value))
+}
+
+/// Writes values where the calling thread is; an error names the first that cannot be written.
+pub fn write_all(sysctls: &BTreeMap<String, String>) -> Result<(), KernelError> {
+    for (key, value) in sysctls {
+        write_value(&path(key)?, value).map_err(|error| {
+            let name = key.replace('/', ".");
+            let text = match error.errno {
+                errno if errno == Errno::ENOENT as i32 => format!("there is no sysctl {name}"),
+                _ => format!("sysctl {name} does not take \"{value}\""),
+            };
+            KernelError { text, ..error }
+        })?;
+    }
+    Ok(())
 }
 
 /// Takes a value back: what it was before, if it is still what we wrote; what belongs to a link

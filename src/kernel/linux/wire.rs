@@ -7,7 +7,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage,
 };
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
@@ -28,6 +29,8 @@ pub const NETLINK_ROUTE: isize = 0;
 pub enum Mode {
     /// Makes it; there must be none.
     Create,
+    /// Makes it beside others; only its equal must not be there.
+    Append,
     /// Makes it or takes its place.
     Replace,
     /// Takes its place; it must be there.
@@ -89,6 +92,7 @@ impl Wire {
         for Request { message, mode } in requests {
             let more = match mode {
                 Mode::Create => NLM_F_CREATE | NLM_F_EXCL,
+                Mode::Append => NLM_F_CREATE | NLM_F_APPEND,
                 Mode::Replace => NLM_F_CREATE | NLM_F_REPLACE,
                 Mode::Overwrite => NLM_F_REPLACE,
                 Mode::Existing => 0,

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use super::super::element::Listing;
 use super::*;
 use crate::firewall::model::{SetName, Value};
-use crate::model::{Mark, Protocol};
+use crate::model::{Family, Mark, Protocol};
 
 /// Type, flags, sequence number and attributes of each message.
 fn messages(batch: &Batch) -> Vec<(u16, u16, u32, Vec<u8>)> {
@@ -20,9 +20,9 @@ fn messages(batch: &Batch) -> Vec<(u16, u16, u32, Vec<u8>)> {
 }
 
 fn range(set: SetName, port: u16) -> Element {
-    let host = Value::Ipv4(Ipv4Addr::new(192, 0, 2, 1));
+    let host = Value::Address(Ipv4Addr::new(192, 0, 2, 1).into());
     let key = |port| vec![Value::Port(port), Value::Protocol(Protocol::Tcp), host.clone()];
-    let data = vec![Value::Ipv4(Ipv4Addr::new(10, 0, 0, 2))];
+    let data = vec![Value::Address(Ipv4Addr::new(10, 0, 0, 2).into())];
     Element { set, key: key(port), through: Some(key(port + 1)), data }
 }
 
@@ -40,10 +40,11 @@ fn render(ops: &[Op]) -> Result<Batch, Unfit> {
 
 #[test]
 fn many_elements_are_split_and_none_is_lost() {
-    let all: Vec<Element> = (0..1201).map(|at| range(SetName::HostRanges, at * 2)).collect();
+    let all: Vec<Element> =
+        (0..1201).map(|at| range(SetName::HostRanges(Family::V4), at * 2)).collect();
     let ops: Vec<Op> = all.iter().cloned().map(create).collect();
     let batch = render(&ops).unwrap();
-    let mut listing = Listing::new(SetName::HostRanges);
+    let mut listing = Listing::new(SetName::HostRanges(Family::V4));
     let lists: Vec<_> = messages(&batch)
         .into_iter()
         .filter(|(kind, ..)| *kind == Kind::NewElement.number())
@@ -56,7 +57,8 @@ fn many_elements_are_split_and_none_is_lost() {
 #[test]
 fn only_the_last_message_asks_for_an_ack() {
     let table = policy::table(Mark::DEFAULT);
-    let batch = render(&[Op::Create(table), create(range(SetName::HostRanges, 1))]).unwrap();
+    let batch =
+        render(&[Op::Create(table), create(range(SetName::HostRanges(Family::V4), 1))]).unwrap();
     let asking: Vec<u32> = messages(&batch)
         .into_iter()
         .filter(|(_, flags, ..)| flags & wire::ACK != 0)
@@ -67,7 +69,8 @@ fn only_the_last_message_asks_for_an_ack() {
 
 #[test]
 fn an_offset_finds_the_element_at_fault_and_its_absence_only_a_lone_one() {
-    let ops: Vec<Op> = (0..3).map(|at| create(range(SetName::HostRanges, at * 2))).collect();
+    let ops: Vec<Op> =
+        (0..3).map(|at| create(range(SetName::HostRanges(Family::V4), at * 2))).collect();
     let batch = render(&ops).unwrap();
     let sequence = batch.last().unwrap();
     let starts: Vec<u32> = batch.parts[0].elements.iter().map(|(start, _)| *start as u32).collect();
@@ -82,7 +85,7 @@ fn an_offset_finds_the_element_at_fault_and_its_absence_only_a_lone_one() {
 
 #[test]
 fn what_does_not_fit_is_refused_before_anything_is_sent() {
-    let bad = Element { data: vec![], ..range(SetName::HostRanges, 1) };
-    let ops = [create(range(SetName::HostRanges, 5)), create(bad)];
+    let bad = Element { data: vec![], ..range(SetName::HostRanges(Family::V4), 1) };
+    let ops = [create(range(SetName::HostRanges(Family::V4), 5)), create(bad)];
     assert_eq!(render(&ops).unwrap_err().op, 1);
 }
