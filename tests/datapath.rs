@@ -10,6 +10,8 @@ mod ports;
 mod support;
 #[path = "datapath/survival.rs"]
 mod survival;
+#[path = "datapath/update.rs"]
+mod update;
 
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! What a user of an unmodified dockerd gets: real daemon, real containers, real packets.
 
 mod support;
+#[path = "docker/update.rs"]
+mod update;
 
 use std::time::Duration;
 

@@ -17,7 +17,8 @@ use super::filter::Filters;
 use super::server::status;
 use super::url::encode;
 use super::wire::{
-    AttachRequest, CreateNetwork, Created, Endpoint, ErrorBody, Network, Plan, Port, Pruned, Status,
+    AttachRequest, CreateNetwork, Created, Endpoint, ErrorBody, Network, Plan, Port, Pruned,
+    Status, UpdateNetwork, Updated,
 };
 use crate::model::{Error, ErrorClass, Result};
 
@@ -57,6 +58,17 @@ impl Client {
     /// Says what making a network would change.
     pub async fn plan_create(&self, network: &CreateNetwork) -> Result<Plan> {
         self.send(Method::POST, "/v1/networks?dry_run=1", Some(network)).await
+    }
+
+    /// Changes a network; answers what was changed on the host.
+    pub async fn update_network(&self, reference: &str, change: &UpdateNetwork) -> Result<Updated> {
+        self.send(Method::PATCH, &network_path(reference)?, Some(change)).await
+    }
+
+    /// Says what changing a network would change on the host.
+    pub async fn plan_update(&self, reference: &str, change: &UpdateNetwork) -> Result<Updated> {
+        let path = format!("{}?dry_run=1", network_path(reference)?);
+        self.send(Method::PATCH, &path, Some(change)).await
     }
 
     /// Removes a network; answers what was changed.

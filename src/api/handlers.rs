@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use super::filter::Filters;
 use super::wire::{
     AttachRequest, CreateNetwork, Created, Endpoint, ErrorBody, Network, Plan, Port, Pruned,
-    Status, Version,
+    Status, UpdateNetwork, Updated, Version,
 };
 use crate::engine::{Engine, Handle, Mode, NetworkRequest};
 use crate::http::Answer;
@@ -49,6 +49,25 @@ pub(super) async fn create(engine: &Handle, body: CreateNetwork, mode: Mode) -> 
             Answer::json(StatusCode::CREATED, &created)
         }
     })
+}
+
+/// Answers with the plan, also when it was carried out.
+pub(super) async fn update(
+    engine: &Handle,
+    reference: &str,
+    body: UpdateNetwork,
+    mode: Mode,
+) -> Result<Answer> {
+    let task = format!("update network \"{reference}\"");
+    let change = body.change().map_err(|error| error.within(task))?;
+    let reference = reference.to_owned();
+    let updated = engine
+        .run(move |engine| {
+            let id = engine.find_network(&reference)?;
+            engine.update_network(id, &change, mode)
+        })
+        .await??;
+    Ok(Answer::json(StatusCode::OK, &Updated::from(&updated)))
 }
 
 /// Answers with the plan, also when it was carried out.

@@ -9,6 +9,7 @@
 //! | `GET /v1/networks?filters=JSON` | networks, by name |
 //! | `POST /v1/networks?dry_run=1` | the id; what would change |
 //! | `GET /v1/networks/REF` | a network, by name, id, or beginning of an id |
+//! | `PATCH /v1/networks/REF?dry_run=1` | what was, or would be, changed, and warnings |
 //! | `DELETE /v1/networks/REF?dry_run=1` | what was, or would be, changed |
 //! | `POST /v1/networks/prune?filters=JSON` | networks that are gone; `dry_run=1`: that would go |
 //! | `POST /v1/networks/REF/endpoints` | the endpoint of a namespace that was attached |

@@ -91,6 +91,9 @@ async fn route(engine: &Handle, request: Request) -> Result<Answer> {
             query(&[])?;
             answer::inspect(engine, network).await
         }
+        (&Method::PATCH, ["networks", network]) => {
+            answer::update(engine, network, body(&request)?, mode()?).await
+        }
         (&Method::DELETE, ["networks", network]) => answer::remove(engine, network, mode()?).await,
         (&Method::POST, ["networks", network, "endpoints"]) => {
             query(&[])?;

@@ -126,6 +126,9 @@ fn refused(error: &clap::Error) -> ExitCode {
 fn report(output: Output) -> ExitCode {
     let exit = output.exit();
     print(&mut io::stdout().lock(), &output.text);
+    for warning in &output.warnings {
+        print(&mut io::stderr().lock(), &format!("netagent: warning: {warning}\n"));
+    }
     for error in &output.errors {
         print(&mut io::stderr().lock(), &format!("netagent: {error}\n"));
     }
@@ -155,6 +158,8 @@ mod tests {
             "network ls -q --no-trunc -f name=a --filter driver=bridge",
             "network list --format json",
             "network inspect -f {{.Name}} web other",
+            "network update -o a=b --opt c= --label d=e --label-rm f --dry-run web",
+            "network update --subnet 10.1.0.0/24 --gateway 10.1.0.1 web",
             "network rm -f web other",
             "network remove web",
             "network prune -f --filter until=24h",
@@ -176,6 +181,7 @@ mod tests {
             "network create --aux-address 10.1.0.9 web",
             "network create --intrnal web",
             "network rm",
+            "network update -o a=b",
             "network inspect",
             "completions tcsh",
         ] {

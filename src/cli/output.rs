@@ -13,6 +13,8 @@ use crate::model::{Error, Result};
 pub struct Output {
     /// For stdout.
     pub text: String,
+    /// For stderr, each behind `netagent: warning: `.
+    pub warnings: Vec<String>,
     /// For stderr, each behind `netagent: `.
     pub errors: Vec<Error>,
     /// How the command ended where there are no errors.
@@ -22,7 +24,7 @@ pub struct Output {
 impl Output {
     /// A success that prints `text`.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), errors: Vec::new(), exit: Exit::Ok }
+        Self { text: text.into(), warnings: Vec::new(), errors: Vec::new(), exit: Exit::Ok }
     }
 
     /// The result of a dry run: its text, and whether anything would change.
@@ -40,7 +42,15 @@ impl Output {
             }
         };
         let exit = if changes { Exit::WouldChange } else { Exit::Ok };
-        Ok(Self { text, errors: Vec::new(), exit })
+        Ok(Self { exit, ..Self::new(text) })
+    }
+
+    /// With warnings, which JSON holds already.
+    pub fn warn(self, warnings: Vec<String>, form: Form) -> Self {
+        match form {
+            Form::Text => Self { warnings, ..self },
+            Form::Json => self,
+        }
     }
 
     /// How the command ended: as its first error says, if there is one.
@@ -51,7 +61,7 @@ impl Output {
 
 impl From<Error> for Output {
     fn from(error: Error) -> Self {
-        Self { text: String::new(), errors: vec![error], exit: Exit::Ok }
+        Self { errors: vec![error], ..Self::new("") }
     }
 }
 

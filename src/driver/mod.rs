@@ -40,6 +40,28 @@ pub fn settings(
     }
 }
 
+/// The settings and options of a network after `changes` to its options; an empty value takes an
+/// option back to its default.
+pub fn changed(
+    network: &NetworkSpec,
+    changes: &BTreeMap<String, String>,
+    subnets: &[Subnet],
+    facts: &Facts,
+) -> Result<(DriverSpec, BTreeMap<String, String>)> {
+    match &network.driver {
+        DriverSpec::Bridge(bridge) => bridge::changed(network, bridge, changes, subnets, facts)
+            .map(|(bridge, options)| (DriverSpec::Bridge(bridge), options)),
+    }
+}
+
+/// Whether a network that was asked for with `options` can be this one: it may have been changed
+/// since.
+pub fn was_asked_with(network: &NetworkSpec, options: &BTreeMap<String, String>) -> bool {
+    match &network.driver {
+        DriverSpec::Bridge(_) => bridge::may_become(options, &network.options),
+    }
+}
+
 fn unknown(name: &str) -> Error {
     Error::usage(
         format!("driver \"{name}\""),

@@ -59,7 +59,7 @@ impl Engine {
         Ok(self.intent.endpoint(spec.id).map_or(spec, |stored| stored.spec.clone()))
     }
 
-    fn ready_network(&self, id: NetworkId) -> Result<&NetworkSpec> {
+    pub(super) fn ready_network(&self, id: NetworkId) -> Result<&NetworkSpec> {
         let network = self.intent.network(id).ok_or_else(|| {
             Error::not_found(format!("network \"{}\"", id.short()), "no such network")
         })?;

@@ -65,14 +65,21 @@ impl Engine {
     /// Removes the endpoint if it is a ghost that was taken into a container once; answers
     /// whether it was.
     pub(super) fn bury_if_dead(&mut self, id: EndpointId) -> Result<bool> {
-        let Some(stored) = self.intent.endpoint(id).cloned() else { return Ok(false) };
-        let was_taken = matches!(stored.phase, EndpointPhase::Joined | EndpointPhase::Leaving);
-        if !was_taken || !self.is_dead(&stored)? {
-            return Ok(false);
-        }
+        let Some(stored) = self.ghost(id)? else { return Ok(false) };
         tracing::info!(endpoint = %id.short(), "its container is gone: its ports are free");
         self.delete_endpoint(stored.spec.network, id)?;
         Ok(true)
+    }
+
+    /// The endpoint, if it is a ghost that was taken into a container once.
+    pub(super) fn ghost(&mut self, id: EndpointId) -> Result<Option<StoredEndpoint>> {
+        let taken = |known: &&StoredEndpoint| {
+            matches!(known.phase, EndpointPhase::Joined | EndpointPhase::Leaving)
+        };
+        let Some(stored) = self.intent.endpoint(id).filter(taken).cloned() else {
+            return Ok(None);
+        };
+        Ok(self.is_dead(&stored)?.then_some(stored))
     }
 
     /// dockerd's own allocator never gives out overlapping subnets: a network of Docker's that has

@@ -18,6 +18,7 @@ mod recover;
 mod siblings;
 mod status;
 mod subnets;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -40,6 +41,7 @@ pub use crate::model::PortRequest;
 pub use execute::{execute, roll_forward};
 pub use handle::Handle;
 pub use status::{Caveat, Holder, Problem, Status};
+pub use update::{NetworkChange, Updated};
 
 /// What an operator sets in the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -257,6 +257,6 @@ fn is_same(spec: &NetworkSpec, request: &NetworkRequest) -> bool {
     let asked = request.subnets.iter().map(|subnet| (subnet.pool, subnet.gateway));
     spec.origin == request.origin
         && spec.reach == request.reach
-        && spec.options == request.options
+        && driver::was_asked_with(spec, &request.options)
         && subnets.eq(asked)
 }

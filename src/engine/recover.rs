@@ -90,7 +90,7 @@ impl Engine {
     }
 
     /// Endpoints whose namespace has ended, or whose path leads to another one by now.
-    fn lost_sandboxes(&mut self) -> BTreeSet<EndpointId> {
+    pub(super) fn lost_sandboxes(&mut self) -> BTreeSet<EndpointId> {
         let sandboxed = self.intent.endpoints().filter_map(|known| match &known.spec.attach {
             Attach::Netns { path, id, .. } => Some((known.spec.id, path.clone(), *id)),
             Attach::AtJoin { .. } | Attach::HandOff => None,

@@ -60,6 +60,54 @@ impl Engine {
         }
     }
 
+    /// Checks further subnets of a network that is there, as those of a new one.
+    pub(super) fn check_further(
+        &self,
+        network: &NetworkSpec,
+        asked: &mut [SubnetRequest],
+    ) -> Result<()> {
+        let adopted = driver::adopted("bridge", &network.options, &self.facts)?;
+        if let Some(bridge) = adopted {
+            asked.iter_mut().for_each(|subnet| use_addresses(subnet, bridge));
+        }
+        for (at, subnet) in asked.iter().enumerate() {
+            check_room(subnet)?;
+            self.check_subnet(subnet, asked.get(..at).unwrap_or_default(), adopted)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves the last subnets of a network, which are those `asked` for, and gateways for the
+    /// others where its options need one that they did not need before.
+    pub(super) fn reserve_further(
+        &mut self,
+        network: &mut NetworkSpec,
+        asked: &[SubnetRequest],
+    ) -> Result<()> {
+        if !network.leases_here() {
+            return Ok(());
+        }
+        let (skip_v4, skip_v6) =
+            driver::needs_no_gateway("bridge", &network.options, network.reach)?;
+        let skips = |pool| match family_of(pool) {
+            Family::V4 => skip_v4,
+            Family::V6 => skip_v6,
+        };
+        let kept = network.subnets.len().saturating_sub(asked.len());
+        network.subnets.truncate(kept);
+        for subnet in network.subnets.iter_mut().filter(|subnet| subnet.gateway.is_none()) {
+            if !skips(subnet.pool) {
+                let pool = PoolId::of(subnet.pool);
+                let gateway = self.book.request_address(&pool, None, Purpose::Gateway)?;
+                subnet.gateway = Some(gateway.addr());
+            }
+        }
+        for subnet in asked {
+            network.subnets.push(self.reserve(subnet.clone(), skips(subnet.pool))?);
+        }
+        Ok(())
+    }
+
     fn choose_subnet(&mut self, family: Family) -> Result<SubnetRequest> {
         let taken = self.taken();
         let pools = &self.settings.default_pools;
@@ -214,7 +262,7 @@ fn use_addresses(subnet: &mut SubnetRequest, bridge: &ForeignBridge) {
     subnet.aux.extend(theirs.into_iter().map(|address| (format!("in-use-{address}"), address)));
 }
 
-fn plain(subnet: SubnetRequest) -> Subnet {
+pub(super) fn plain(subnet: SubnetRequest) -> Subnet {
     let SubnetRequest { pool, gateway, range, aux } = subnet;
     Subnet { pool, gateway, range, aux }
 }

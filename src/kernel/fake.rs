@@ -6,12 +6,13 @@
 //! results: what this host does is not a wish.
 
 mod bridges;
+mod others;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Announcement, Kernel, KernelError, Outcome, Scope};
+use super::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
 use crate::model::{
     Facts, HostAddress, LinkName, Mark, Mtu, PortRange, Protocol, SandboxId, Uplink,
 };
@@ -43,6 +44,8 @@ struct Host {
     /// What others made that cannot carry our mark: addresses.
     foreign: BTreeSet<ObjectKey>,
     announced: Vec<Announcement>,
+    narrowed: Vec<Narrowed>,
+    hidden: BTreeSet<LinkName>,
 }
 
 fn refuse(errno: Errno, text: impl Into<String>) -> KernelError {
@@ -62,6 +65,8 @@ impl Fake {
             busy: BTreeSet::new(),
             foreign: BTreeSet::new(),
             announced: Vec::new(),
+            narrowed: Vec::new(),
+            hidden: BTreeSet::new(),
         };
         Self { host: Arc::new(Mutex::new(host)) }
     }
@@ -141,43 +146,6 @@ impl Fake {
             }
             None => false,
         }
-    }
-
-    /// Another program binds a port.
-    pub fn occupy(&self, protocol: Protocol, address: IpAddr, port: u16) {
-        self.host().busy.insert((protocol, address, port));
-    }
-
-    /// Another program writes ip_forward.
-    pub fn set_router(&self, router: bool) {
-        self.host().facts.router = router;
-    }
-
-    /// Another program writes a sysctl.
-    pub fn set_sysctl(&self, key: &str, value: &str) {
-        self.host().sysctls.insert((Netns::Host, key.to_owned()), value.to_owned());
-    }
-
-    /// Another program makes a thing, without our mark.
-    pub fn add_foreign(&self, object: Object) {
-        let mut host = self.host();
-        host.foreign.insert(object.key());
-        host.things.insert(object.key(), object);
-    }
-
-    /// Another program removes a thing, whatever it is.
-    pub fn remove(&self, key: &ObjectKey) {
-        let mut host = self.host();
-        if let Some(Object::Link(link)) = host.things.get(key).cloned() {
-            host.remove_link(&link.netns, &link.name);
-        }
-        host.things.remove(key);
-        host.foreign.remove(key);
-    }
-
-    /// What neighbours have heard, oldest first.
-    pub fn announced(&self) -> Vec<Announcement> {
-        self.host().announced.clone()
     }
 
     /// Everything on the host as text, one thing a line: two hosts are alike when it is equal.
@@ -371,7 +339,15 @@ impl Host {
         if from.kind() == Kind::Table {
             self.things.retain(|key, _| !matches!(key.kind, Kind::Policy | Kind::Port));
         }
-        self.things.insert(to.key(), to.clone());
+        let mut to = to.clone();
+        if let (
+            Object::Link(Link { kind: LinkKind::Veth { peer, .. }, .. }),
+            Object::Link(Link { kind: LinkKind::Veth { peer: there, .. }, .. }),
+        ) = (&mut to, seen)
+        {
+            *peer = there;
+        }
+        self.things.insert(to.key(), to);
         Ok(())
     }
 
@@ -589,6 +565,15 @@ impl Kernel for Fake {
 
     fn announce(&mut self, announcement: &Announcement) {
         self.host().announced.push(announcement.clone());
+    }
+
+    fn end_flows(&mut self, narrowed: &Narrowed) {
+        self.host().narrowed.push(narrowed.clone());
+    }
+
+    fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
+        let host = self.host();
+        links.iter().filter(|link| host.hidden.contains(*link)).cloned().collect()
     }
 
     fn garbage(&mut self) -> usize {

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use super::fake::runs;
-use super::{Announcement, Kernel, KernelError, Outcome, Scope};
-use crate::model::{Facts, SandboxId};
+use super::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
+use crate::model::{Facts, LinkName, SandboxId};
 use crate::object::Op;
 use crate::plan::Observed;
 
@@ -119,6 +119,14 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn announce(&mut self, announcement: &Announcement) {
         self.inner.announce(announcement);
+    }
+
+    fn end_flows(&mut self, narrowed: &Narrowed) {
+        self.inner.end_flows(narrowed);
+    }
+
+    fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
+        self.inner.out_of_reach(links)
     }
 
     fn garbage(&mut self) -> usize {

@@ -7,12 +7,15 @@ pub mod fake;
 pub mod faulty;
 pub mod linux;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 
+use ipnet::IpNet;
+
 use crate::model::{Facts, LinkName, MacAddr, SandboxId};
-use crate::object::{ObjectKey, Op};
+use crate::object::{Element, ObjectKey, Op};
 use crate::plan::Observed;
 
 /// What an observation covers.
@@ -33,6 +36,21 @@ pub struct Announcement {
     pub mac: MacAddr,
     /// Its addresses, of both families.
     pub addresses: Vec<IpAddr>,
+}
+
+/// A network that fewer packets may enter than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Narrowed {
+    /// Its bridge.
+    pub bridge: LinkName,
+    /// Its subnets.
+    pub subnets: Vec<IpNet>,
+    /// The addresses of its endpoints.
+    pub containers: BTreeSet<IpAddr>,
+    /// Elements of the policy that let packets in and are gone.
+    pub gone: Vec<Element>,
+    /// Those of the network and its endpoints that hold.
+    pub holding: Vec<Element>,
 }
 
 /// How one operation ended.
@@ -94,6 +112,14 @@ pub trait Kernel: Send {
     /// Makes neighbours on the bridge, and the host itself, replace what they remember of these
     /// addresses. Best effort: who does not hear it finds out when the old place stays silent.
     fn announce(&mut self, announcement: &Announcement);
+
+    /// Ends established flows into a network that its policy would not let in any more. Best effort:
+    /// a flow that is missed ends when its connection does.
+    fn end_flows(&mut self, narrowed: &Narrowed);
+
+    /// Those of these veths of the host whose other end cannot be found, so that it would not be
+    /// changed along.
+    fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName>;
 
     /// How many links that were taken out of service still wait to be deleted.
     fn garbage(&mut self) -> usize;

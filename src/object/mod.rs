@@ -116,7 +116,7 @@ pub enum LinkKind {
     Bridge {
         /// Whether its bridged packets pass netfilter whatever the host-wide
         /// bridge-nf-call-iptables says (IFLA_BR_NF_CALL_IPTABLES): needed to deny ICC.
-        /// `false` leaves the host's setting alone.
+        /// With `false` the host's setting decides.
         filter_bridged: bool,
     },
     /// One end of a veth pair: the bridge port on the host, up from the start, in hairpin mode
@@ -288,7 +288,7 @@ impl Link {
             (
                 LinkKind::Bridge { filter_bridged: want },
                 LinkKind::Bridge { filter_bridged: seen },
-            ) => !want || *seen,
+            ) => want == seen,
             (LinkKind::Veth { isolated: want, .. }, LinkKind::Veth { isolated: seen, .. }) => {
                 want == seen
             }

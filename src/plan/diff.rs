@@ -3,12 +3,63 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Observed, Owner, Plan, Seen, Step};
-use crate::object::{Kind, LinkKind, Netns, Object, ObjectKey, Op, Peer, Wanted};
+use crate::object::{Hold, Kind, LinkKind, Netns, Object, ObjectKey, Op, Peer, Wanted};
 
 /// The steps from one set of wanted things to another, taking the host to be as intended.
 ///
 /// Things of equal key and value in both are left alone; removals come first.
 pub fn delta(before: &[Wanted], after: &[Wanted]) -> Plan {
+    ordered(differences(before, after))
+}
+
+/// The same while traffic flows: what is new is there before what is old goes.
+///
+/// All elements change in one transaction, so no packet meets half a policy. New ports are held
+/// before it and old ones let go after it; one that is in the way of a new one goes first.
+pub fn live_delta(before: &[Wanted], after: &[Wanted]) -> Plan {
+    let mut steps = differences(before, after);
+    drop_carried(&mut steps);
+    let new: Vec<Hold> = steps.iter().filter_map(|step| new_hold(&step.op)).cloned().collect();
+    steps.sort_by_cached_key(|step| {
+        let (op, key) = (&step.op, step.op.key());
+        let kind = match op {
+            Op::Delete(_) => u8::MAX - key.kind as u8,
+            Op::Change { .. } | Op::Create(_) => key.kind as u8,
+        };
+        (turn(op, &new), kind, place(op), key.name)
+    });
+    Plan { steps, ..Plan::default() }
+}
+
+fn new_hold(op: &Op) -> Option<&Hold> {
+    match op {
+        Op::Create(Object::Hold(hold)) | Op::Change { to: Object::Hold(hold), .. } => Some(hold),
+        Op::Create(_) | Op::Change { .. } | Op::Delete(_) => None,
+    }
+}
+
+/// When an operation has its turn while traffic flows, where ports in `new` are to be held.
+fn turn(op: &Op, new: &[Hold]) -> u8 {
+    let in_the_way = |old: &Hold| {
+        new.iter().any(|new| {
+            new.protocol == old.protocol
+                && new.host.meets(old.host)
+                && new.ports.overlaps(old.ports)
+        })
+    };
+    match (op, op.key().kind) {
+        (Op::Delete(Object::Hold(old)), _) if !in_the_way(old) => 6,
+        (Op::Delete(_), Kind::Accept | Kind::Route | Kind::Address | Kind::Sysctl) => 0,
+        (Op::Delete(_), Kind::Hold) => 1,
+        (Op::Create(_) | Op::Change { .. }, Kind::Hold) => 2,
+        (Op::Delete(_), Kind::Table | Kind::Policy | Kind::Port) => 3,
+        (_, Kind::Table | Kind::Policy | Kind::Port) => 4,
+        (Op::Delete(_), Kind::Link) => 7,
+        (_, Kind::Link | Kind::Sysctl | Kind::Address | Kind::Route | Kind::Accept) => 5,
+    }
+}
+
+fn differences(before: &[Wanted], after: &[Wanted]) -> Vec<Step> {
     let old = keyed(before);
     let new = keyed(after);
     let mut steps = Vec::new();
@@ -24,7 +75,7 @@ pub fn delta(before: &[Wanted], after: &[Wanted]) -> Plan {
             Some(was) => steps.push(change(&was.object, wanted)),
         }
     }
-    ordered(steps)
+    steps
 }
 
 /// The steps from what was seen to what is wanted. Things of ours that nobody wants are
@@ -93,9 +144,21 @@ fn is_elsewhere(object: &Object) -> bool {
 }
 
 /// Removals from the last kind to the first, then changes and creations from the first to the
-/// last; within a kind, bridges before their ports. What vanishes with a removed link is not
-/// removed by itself.
+/// last.
 fn ordered(mut steps: Vec<Step>) -> Plan {
+    drop_carried(&mut steps);
+    steps.sort_by_cached_key(|step| {
+        let (key, place) = (step.op.key(), place(&step.op));
+        match step.op {
+            Op::Delete(_) => (0, u8::MAX - key.kind as u8, u8::MAX - place, key.name),
+            Op::Change { .. } | Op::Create(_) => (1, key.kind as u8, place, key.name),
+        }
+    });
+    Plan { steps, ..Plan::default() }
+}
+
+/// What vanishes with a removed link is not removed by itself.
+fn drop_carried(steps: &mut Vec<Step>) {
     let leaving: BTreeSet<(Netns, String)> = steps
         .iter()
         .filter_map(|step| match &step.op {
@@ -112,15 +175,21 @@ fn ordered(mut steps: Vec<Step>) -> Plan {
         }
         (Op::Delete(_) | Op::Create(_) | Op::Change { .. }, _) => true,
     });
-    steps.sort_by_cached_key(|step| {
-        let key = step.op.key();
-        let late = is_port(step.op.object()) || is_global(step.op.object());
-        match step.op {
-            Op::Delete(_) => (0, u8::MAX - key.kind as u8, !late, key.name),
-            Op::Change { .. } | Op::Create(_) => (1, key.kind as u8, late, key.name),
+}
+
+/// Order within a kind: bridges before their ports, but for a bridge whose MTU shrinks: its ports
+/// send less before it takes less.
+fn place(op: &Op) -> u8 {
+    match op {
+        Op::Change { from: Object::Link(from), to: Object::Link(to) }
+            if to.master.is_none() && to.mtu < from.mtu =>
+        {
+            2
         }
-    });
-    Plan { steps, ..Plan::default() }
+        Op::Create(object) | Op::Change { to: object, .. } | Op::Delete(object) => {
+            u8::from(is_port(object) || is_global(object))
+        }
+    }
 }
 
 /// A switch of the whole host comes after those of single links, which it may depend on

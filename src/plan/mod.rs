@@ -1,7 +1,8 @@
 //! Turns a difference between wanted and seen objects into ordered, reversible steps.
 //!
 //! Never talks to the kernel and never reads the clock: same inputs, same plan. Two ways in:
-//! [`delta`] compares intent before and after (an attach, flat in the number of endpoints),
+//! [`delta`] compares intent before and after (an attach, flat in the number of endpoints), as
+//! [`live_delta`] does where traffic flows meanwhile,
 //! [`reconcile`] compares intent with what the kernel shows.
 
 mod diff;
@@ -11,7 +12,7 @@ use std::fmt;
 
 use crate::object::{Object, ObjectKey, Op};
 
-pub use diff::{delta, reconcile};
+pub use diff::{delta, live_delta, reconcile};
 
 /// What the kernel shows, by key.
 pub type Observed = BTreeMap<ObjectKey, Seen>;

@@ -13,9 +13,10 @@ use netagent::engine::{
     SubnetRequest,
 };
 use netagent::kernel::linux::Linux;
-use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
+use netagent::kernel::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
 use netagent::model::{
-    Facts, Ipam, Mark, NetworkId, NetworkSpec, Origin, PortRange, Protocol, Reach, SandboxId,
+    Facts, Ipam, LinkName, Mark, NetworkId, NetworkSpec, Origin, PortRange, Protocol, Reach,
+    SandboxId,
 };
 use netagent::object::Op;
 use netagent::plan::Observed;
@@ -70,6 +71,12 @@ impl Kernel for Shared {
     fn announce(&mut self, announcement: &Announcement) {
         self.0.lock().unwrap().announce(announcement);
     }
+    fn end_flows(&mut self, narrowed: &Narrowed) {
+        self.0.lock().unwrap().end_flows(narrowed);
+    }
+    fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
+        self.0.lock().unwrap().out_of_reach(links)
+    }
     fn garbage(&mut self) -> usize {
         self.0.lock().unwrap().garbage()
     }
@@ -93,6 +100,10 @@ impl Kernel for Obliging {
         vec![Outcome::Done; ops.len()]
     }
     fn announce(&mut self, _: &Announcement) {}
+    fn end_flows(&mut self, _: &Narrowed) {}
+    fn out_of_reach(&mut self, _: &[LinkName]) -> Vec<LinkName> {
+        vec![]
+    }
     fn garbage(&mut self) -> usize {
         0
     }

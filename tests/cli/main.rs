@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod agent;
+mod update;
 
 use agent::{Agent, netagent};
 

@@ -8,8 +8,8 @@ use netagent::engine::{Engine, Settings};
 use netagent::ipam::DefaultPool;
 use netagent::kernel::fake::Fake;
 use netagent::kernel::faulty::{Crashed, Fault, Faulty};
-use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
-use netagent::model::{Facts, Mark, SandboxId};
+use netagent::kernel::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
+use netagent::model::{Facts, LinkName, Mark, SandboxId};
 use netagent::object::Op;
 use netagent::plan::Observed;
 use netagent::store::{Loaded, Store};
@@ -54,6 +54,12 @@ impl<K: Kernel> Kernel for Recorder<K> {
     }
     fn announce(&mut self, announcement: &Announcement) {
         self.inner.announce(announcement);
+    }
+    fn end_flows(&mut self, narrowed: &Narrowed) {
+        self.inner.end_flows(narrowed);
+    }
+    fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
+        self.inner.out_of_reach(links)
     }
     fn garbage(&mut self) -> usize {
         self.inner.garbage()

@@ -14,3 +14,4 @@ mod ports;
 mod requests;
 mod rollback;
 mod scenarios;
+mod update;

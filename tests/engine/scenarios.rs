@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use netagent::engine::{
-    AttachRequest, EndpointRequest, Engine, Mode, NetworkRequest, PortRequest, SubnetRequest,
+    AttachRequest, EndpointRequest, Engine, Mode, NetworkChange, NetworkRequest, PortRequest,
+    SubnetRequest,
 };
 use netagent::kernel::fake::Fake;
 use netagent::model::{
@@ -129,7 +130,7 @@ pub fn create(engine: &mut Engine, request: NetworkRequest) -> Result<()> {
 
 fn nothing(_: &mut Engine, _: &Fake) {}
 
-fn with_web(engine: &mut Engine, _: &Fake) {
+pub fn with_web(engine: &mut Engine, _: &Fake) {
     create(engine, network(WEB, "web", "10.1.0.0/24")).unwrap();
 }
 
@@ -183,12 +184,12 @@ fn with_placed_container(engine: &mut Engine, host: &Fake) {
     engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
 }
 
-fn with_published(engine: &mut Engine, host: &Fake) {
+pub fn with_published(engine: &mut Engine, host: &Fake) {
     with_docker_container(engine, host);
     engine.publish(WEB, ONE, &[port(8080, 80)]).unwrap();
 }
 
-fn with_sandbox(engine: &mut Engine, host: &Fake) {
+pub fn with_sandbox(engine: &mut Engine, host: &Fake) {
     with_web(engine, host);
     host.add_namespace(SANDBOX);
 }
@@ -201,6 +202,40 @@ fn publish_many(engine: &mut Engine) -> Result<()> {
     let mut ports = vec![port(8080, 80), loopback, udp, ephemeral];
     ports.extend(range);
     engine.publish(WEB, ONE, &ports)
+}
+
+/// A network with a sandbox of many ports and one of none.
+pub fn with_busy_network(engine: &mut Engine, host: &Fake) {
+    with_sandbox(engine, host);
+    engine.create_endpoint(sandboxed(ONE, WEB, vec![])).unwrap();
+    publish_many(engine).unwrap();
+    host.add_namespace("/run/netns/mate");
+    let mut mate = sandboxed(TWO, WEB, vec![]);
+    if let AttachRequest::Netns { path, .. } = &mut mate.attach {
+        *path = "/run/netns/mate".into();
+    }
+    engine.create_endpoint(EndpointRequest { name: Some("mate".into()), ..mate }).unwrap();
+}
+
+/// The same with these options.
+fn with_busy_network_of(engine: &mut Engine, host: &Fake, options: &[(&str, &str)]) {
+    with_busy_network(engine, host);
+    update(engine, WEB, options).unwrap();
+}
+
+/// A change of options by the last part of their keys.
+pub fn change(options: &[(&str, &str)]) -> NetworkChange {
+    let key = |key: &str| {
+        let keys = netagent::driver::bridge::OPTIONS.iter().map(|row| row.key);
+        let mut found = keys.filter(|known| known.rsplit('.').next() == Some(key));
+        found.next().unwrap().to_owned()
+    };
+    let options = options.iter().map(|(name, value)| (key(name), (*value).to_owned())).collect();
+    NetworkChange { options, ..NetworkChange::default() }
+}
+
+pub fn update(engine: &mut Engine, id: NetworkId, options: &[(&str, &str)]) -> Result<()> {
+    engine.update_network(id, &change(options), Mode::Apply).map(drop)
 }
 
 /// Name of the operator's bridge.
@@ -396,6 +431,114 @@ pub const SCENARIOS: &[Scenario] = &[
         ready: with_published,
         action: |engine| engine.delete_network(WEB, Mode::Apply).map(drop),
         kind: Kind::Removing,
+    },
+    Scenario {
+        name: "update/mtu_down",
+        ready: with_busy_network,
+        action: |engine| update(engine, WEB, &[("mtu", "1400")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/mtu_up",
+        ready: with_docker_container,
+        action: |engine| update(engine, WEB, &[("mtu", "9000")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/icc_off",
+        ready: with_busy_network,
+        action: |engine| update(engine, WEB, &[("enable_icc", "false")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/icc_on",
+        ready: |engine, host| with_busy_network_of(engine, host, &[("enable_icc", "false")]),
+        action: |engine| update(engine, WEB, &[("enable_icc", "")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/masquerade_off",
+        ready: with_busy_network,
+        action: |engine| update(engine, WEB, &[("enable_ip_masquerade", "false")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/source_address",
+        ready: with_busy_network,
+        action: |engine| update(engine, WEB, &[("host_ipv4", "192.0.2.1")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/host_binding",
+        ready: with_busy_network,
+        action: |engine| update(engine, WEB, &[("host_binding_ipv4", "192.0.2.1")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/trusted",
+        ready: with_published,
+        action: |engine| update(engine, WEB, &[("trusted_host_interfaces", "lan0:lan1")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/nat_to_routed",
+        ready: with_busy_network,
+        action: |engine| update(engine, WEB, &[("gateway_mode_ipv4", "routed")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/routed_to_nat",
+        ready: |engine, host| {
+            with_busy_network_of(engine, host, &[("gateway_mode_ipv4", "routed")]);
+        },
+        action: |engine| update(engine, WEB, &[("gateway_mode_ipv4", "")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/nat_to_isolated",
+        ready: with_internal,
+        action: |engine| update(engine, DB, &[("gateway_mode_ipv4", "isolated")]),
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/further_subnet",
+        ready: with_busy_network,
+        action: |engine| {
+            let subnets = vec![subnet("10.9.0.0/24"), subnet("fd00:9::/64")];
+            let change = NetworkChange { subnets, ..NetworkChange::default() };
+            engine.update_network(WEB, &change, Mode::Apply).map(drop)
+        },
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/adopted_bridge",
+        ready: |engine, host| {
+            with_adopted(engine, host);
+            engine.create_endpoint(sandboxed(ONE, WEB, vec![port(8080, 80)])).unwrap();
+        },
+        action: |engine| {
+            let options =
+                [("enable_icc", ""), ("gateway_mode_ipv6", "routed"), ("inhibit_ipv4", "1")];
+            update(engine, WEB, &options)
+        },
+        kind: Kind::Making,
+    },
+    Scenario {
+        name: "update/many_things",
+        ready: with_busy_network,
+        action: |engine| {
+            let options = [
+                ("mtu", "1300"),
+                ("enable_icc", "false"),
+                ("gateway_mode_ipv4", "nat-unprotected"),
+                ("host_binding_ipv4", "127.0.0.1"),
+                ("inhibit_ipv4", "true"),
+            ];
+            let labels = [("tier".to_owned(), "front".to_owned())].into();
+            let change = NetworkChange { labels, ..change(&options) };
+            engine.update_network(WEB, &change, Mode::Apply).map(drop)
+        },
+        kind: Kind::Making,
     },
     Scenario {
         name: "adopted/network",

@@ -19,6 +19,7 @@
 pub mod agent;
 pub mod attach;
 pub mod docker;
+pub mod flow;
 pub mod lab;
 pub mod place;
 pub mod version;

@@ -8,9 +8,11 @@ mod endpoint;
 mod network;
 mod publish;
 mod report;
+mod update;
 
 pub use create::{CreateIpam, CreateNetwork};
 pub use endpoint::{AttachRequest, Endpoint};
 pub use network::{ConfigFrom, Container, Created, Ipam, Network, Pruned, SubnetConfig};
 pub use publish::parse as parse_publish;
 pub use report::{ErrorBody, Plan, Port, Problem, Status, Step, Sysctl, Version};
+pub use update::{UpdateNetwork, Updated};

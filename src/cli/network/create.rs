@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::subnets::{auxiliary, grouped};
+use super::subnets::{Named, auxiliary, grouped};
 use crate::api::client::Client;
 use crate::api::filter::truth;
 use crate::api::wire::{CreateIpam, CreateNetwork};
@@ -26,16 +26,16 @@ pub struct CreateArgs {
     options: Vec<(String, String)>,
     /// Subnet in CIDR form; one of the default pools where none is given
     #[arg(long, value_name = "CIDR")]
-    pub(super) subnet: Vec<IpNet>,
+    subnet: Vec<IpNet>,
     /// Address of the host in a subnet, the containers' gateway
     #[arg(long, value_name = "ADDRESS")]
-    pub(super) gateway: Vec<IpAddr>,
+    gateway: Vec<IpAddr>,
     /// Part of a subnet that addresses are given out from
     #[arg(long, value_name = "CIDR")]
-    pub(super) ip_range: Vec<IpNet>,
+    ip_range: Vec<IpNet>,
     /// Address that is never given out
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = auxiliary)]
-    pub(super) aux_address: Vec<(String, IpAddr)>,
+    aux_address: Vec<(String, IpAddr)>,
     /// No way out: the network's containers and the host only
     #[arg(long, value_parser = go_bool, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", default_value = "false", hide_default_value = true,
@@ -66,9 +66,16 @@ pub struct CreateArgs {
     dry_run: bool,
 }
 
+impl CreateArgs {
+    pub(super) fn subnets(&self) -> Named<'_> {
+        let Self { subnet, gateway, ip_range, aux_address, .. } = self;
+        Named { subnet, gateway, ip_range, aux_address }
+    }
+}
+
 pub(super) async fn run(args: CreateArgs, client: &Client, form: Form) -> Result<Output> {
     let network = CreateNetwork {
-        ipam: CreateIpam { config: grouped(&args)? },
+        ipam: CreateIpam { config: grouped(&args.subnets())? },
         name: args.name,
         driver: args.driver,
         scope: args.scope,

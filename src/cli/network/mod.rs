@@ -7,6 +7,7 @@ mod list;
 mod prune;
 mod remove;
 mod subnets;
+mod update;
 
 use super::output::{Form, Output};
 use crate::api::client::Client;
@@ -22,6 +23,8 @@ pub enum NetworkCommand {
     Ls(list::ListArgs),
     /// Show networks in detail, as `docker network inspect` does
     Inspect(inspect::InspectArgs),
+    /// Change a network while its containers run
+    Update(update::UpdateArgs),
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm(remove::RemoveArgs),
@@ -38,6 +41,7 @@ pub(super) async fn run(command: NetworkCommand, client: &Client, form: Form) ->
         NetworkCommand::Create(args) => create::run(args, client, form).await,
         NetworkCommand::Ls(args) => list::run(args, client, form).await,
         NetworkCommand::Inspect(args) => inspect::run(args, client).await,
+        NetworkCommand::Update(args) => update::run(args, client, form).await,
         NetworkCommand::Rm(args) => remove::run(args, client, form).await,
         NetworkCommand::Prune(args) => prune::run(args, client, form).await,
         NetworkCommand::Connect(args) => connect::connect(args, client, form).await,

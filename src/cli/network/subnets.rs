@@ -5,14 +5,21 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::create::CreateArgs;
 use crate::api::wire::SubnetConfig;
 use crate::model::{Error, Result};
 
+/// The flags that name subnets and what belongs to them.
+pub(super) struct Named<'a> {
+    pub(super) subnet: &'a [IpNet],
+    pub(super) gateway: &'a [IpAddr],
+    pub(super) ip_range: &'a [IpNet],
+    pub(super) aux_address: &'a [(String, IpAddr)],
+}
+
 /// The subnets with what belongs to each.
-pub(super) fn grouped(args: &CreateArgs) -> Result<Vec<SubnetConfig>> {
+pub(super) fn grouped(named: &Named<'_>) -> Result<Vec<SubnetConfig>> {
     let mut subnets: Vec<(IpNet, SubnetConfig)> = Vec::new();
-    for subnet in &args.subnet {
+    for subnet in named.subnet {
         let overlaps = |other: &IpNet| other.contains(subnet) || subnet.contains(other);
         if let Some((other, _)) = subnets.iter().find(|(other, _)| overlaps(other)) {
             return Err(Error::usage(
@@ -22,17 +29,17 @@ pub(super) fn grouped(args: &CreateArgs) -> Result<Vec<SubnetConfig>> {
         }
         subnets.push((*subnet, SubnetConfig { subnet: subnet.to_string(), ..Default::default() }));
     }
-    for range in &args.ip_range {
+    for range in named.ip_range {
         let found = subnets.iter_mut().find(|(subnet, _)| subnet.contains(range));
         let (subnet, config) = found.ok_or_else(|| unmatched("ip-range", range))?;
         once(*subnet, "ip-range", &mut config.ip_range, range.to_string())?;
     }
-    for gateway in &args.gateway {
+    for gateway in named.gateway {
         let found = subnets.iter_mut().find(|(subnet, _)| subnet.contains(gateway));
         let (subnet, config) = found.ok_or_else(|| unmatched("gateway", gateway))?;
         once(*subnet, "gateway", &mut config.gateway, gateway.to_string())?;
     }
-    for (name, address) in &args.aux_address {
+    for (name, address) in named.aux_address {
         let found = subnets.iter_mut().find(|(subnet, _)| subnet.contains(address));
         let (_, config) = found.ok_or_else(|| unmatched("aux-address", address))?;
         let taken = config.auxiliary_addresses.insert(name.clone(), address.to_string());
@@ -69,6 +76,7 @@ pub(super) fn auxiliary(text: &str) -> std::result::Result<(String, IpAddr), Str
 mod tests {
     use clap::Parser;
 
+    use super::super::create::CreateArgs;
     use super::*;
 
     #[derive(Parser)]
@@ -79,7 +87,7 @@ mod tests {
 
     fn group(line: &str) -> Result<Vec<SubnetConfig>> {
         let words = ["create"].into_iter().chain(line.split_whitespace()).chain(["web"]);
-        grouped(&Create::try_parse_from(words).unwrap().args)
+        grouped(&Create::try_parse_from(words).unwrap().args.subnets())
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn filters_bridged(bridge: &BridgeSpec, facts: &Facts) -> bool {
 }
 
 /// Whether the bridge gets the gateway's address from us.
-fn is_on_bridge(bridge: &BridgeSpec, gateway: IpAddr) -> bool {
+pub(super) fn is_on_bridge(bridge: &BridgeSpec, gateway: IpAddr) -> bool {
     let inhibited = gateway.is_ipv4() && bridge.gateway_v4 == GatewayAddress::Inhibited;
     let kept = bridge.kept.contains(&gateway);
     bridge.mode_for(gateway) != GatewayMode::Isolated && !inhibited && !kept

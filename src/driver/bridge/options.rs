@@ -8,11 +8,11 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::adopt::{adopt, named_bridge};
-use super::objects::bridge_name;
+use super::objects::{bridge_name, is_on_bridge};
 use crate::driver::options::{OptionRow, check_known};
 use crate::model::{
     Announce, BridgeOwner, BridgeSpec, Error, Facts, ForeignBridge, GatewayAddress, GatewayMode,
-    HostAddress, Icc, LinkName, Masquerade, Mtu, NetworkId, Reach, Result, Subnet,
+    HostAddress, Icc, LinkName, Masquerade, Mtu, NetworkId, NetworkSpec, Reach, Result, Subnet,
 };
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -201,6 +201,55 @@ pub fn settings(
     check_mtu(spec.mtu, subnets)?;
     check_default_gateways(subnets, reach)?;
     Ok(spec)
+}
+
+/// Options that hold for as long as the network does, and why.
+const FIXED: [(&str, &str); 3] = [
+    (BRIDGE_NAME, "the bridge would be another link, without its containers"),
+    (INTERFACE_PREFIX, "interfaces in containers that run have their names"),
+    (DEFAULT_BRIDGE, "docker0 is Docker's own network"),
+];
+
+/// Whether two sets of options can be of one network: what cannot be changed is the same.
+pub fn may_become(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
+    FIXED.iter().all(|(key, _)| Options(one).text(key) == Options(other).text(key))
+}
+
+/// The settings and options of a network after `changes` to its options, where an empty value takes
+/// one back to its default. What is not changed stays as it was resolved when the network was made.
+pub fn changed(
+    network: &NetworkSpec,
+    bridge: &BridgeSpec,
+    changes: &BTreeMap<String, String>,
+    subnets: &[Subnet],
+    facts: &Facts,
+) -> Result<(BridgeSpec, BTreeMap<String, String>)> {
+    let mut options = network.options.clone();
+    for (key, value) in changes {
+        check_known(OPTIONS, "bridge", key)?;
+        match value.is_empty() {
+            true => options.remove(key),
+            false => options.insert(key.clone(), value.clone()),
+        };
+    }
+    let (old, new) = (Options(&network.options), Options(&options));
+    for (key, why) in FIXED {
+        if old.text(key) != new.text(key) {
+            return Err(
+                refuse(key, format!("it cannot be changed: {why}")).advise("make another network")
+            );
+        }
+    }
+    let kept_mtu = (old.text(MTU_KEY) == new.text(MTU_KEY)).then_some(bridge.mtu);
+    let settings = settings(network.id, &options, subnets, network.reach, facts)?;
+    let mtu = kept_mtu.unwrap_or(settings.mtu);
+    check_mtu(mtu, subnets)?;
+    // Of an operator's bridge, what we have put there is not the operator's now.
+    let gateways = network.subnets.iter().filter_map(|subnet| subnet.gateway);
+    let ours: BTreeSet<IpAddr> = gateways.filter(|it| is_on_bridge(bridge, *it)).collect();
+    let kept = settings.kept.difference(&ours).chain(&bridge.kept).copied().collect();
+    let (name, owner) = (bridge.bridge.clone(), bridge.owner);
+    Ok((BridgeSpec { bridge: name, owner, mtu, kept, ..settings }, options))
 }
 
 fn mode(options: &Options<'_>, key: &str, reach: Reach) -> Result<GatewayMode> {

@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 /// What has been found taken on the host while choosing.
-pub(super) type Refused = BTreeSet<(Protocol, u16)>;
+pub(in crate::engine) type Refused = BTreeSet<(Protocol, u16)>;
 
 /// One container port that gets one host port, the same on several addresses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,18 @@ impl Wish {
     /// The only host port that will do.
     pub(super) fn fixed(&self) -> Option<u16> {
         self.host_ports.filter(|ports| ports.count() == 1).map(PortRange::first)
+    }
+
+    /// What it is with this host port.
+    pub(super) fn at(&self, port: u16) -> Vec<Published> {
+        let Some(host_ports) = PortRange::single(port) else { return Vec::new() };
+        let published = |host: &HostAddress| Published {
+            protocol: self.protocol,
+            host: *host,
+            host_ports,
+            container_first: self.container,
+        };
+        self.hosts.iter().map(published).collect()
     }
 }
 
@@ -113,15 +125,9 @@ pub(super) struct Chosen {
 
 impl Chosen {
     pub(super) fn push(&mut self, wish: &Wish, port: u16) {
-        let Some(host_ports) = PortRange::single(port) else { return };
         let hosts = self.hosts.entry((wish.protocol, port)).or_default();
         hosts.extend(&wish.hosts);
-        self.ports.extend(wish.hosts.iter().map(|host| Published {
-            protocol: wish.protocol,
-            host: *host,
-            host_ports,
-            container_first: wish.container,
-        }));
+        self.ports.extend(wish.at(port));
     }
 
     /// Whether one of them meets these: a wildcard meets every address.
@@ -145,7 +151,8 @@ pub(super) struct Free<'a> {
 }
 
 impl Free<'_> {
-    fn is_free(&self, wish: &Wish, port: u16, chosen: &Chosen) -> bool {
+    /// Whether nobody has the port where the wish needs it.
+    pub(super) fn is_free(&self, wish: &Wish, port: u16, chosen: &Chosen) -> bool {
         let Some(single) = PortRange::single(port) else { return false };
         let others = |host: &HostAddress| {
             let mut owners = self.index.owners(wish.protocol, *host, single);

@@ -1,5 +1,6 @@
 //! Published ports: choose, hold, translate.
 
+mod again;
 mod choice;
 mod index;
 
@@ -13,8 +14,9 @@ use crate::model::{
 };
 use crate::plan::delta;
 use crate::store::Change;
-use choice::{Chosen, Free, Refused, Wish, wishes};
+use choice::{Chosen, Free, Wish, wishes};
 
+pub(super) use choice::Refused;
 pub use index::PortIndex;
 
 /// How many other ports are tried when a free choice turns out to be taken on the host, as Docker
@@ -106,7 +108,7 @@ impl Engine {
     }
 
     /// The next ephemeral port is searched behind the last of these.
-    fn remember_ephemeral(&mut self, ports: &[Published]) {
+    pub(super) fn remember_ephemeral(&mut self, ports: &[Published]) {
         let (low, high) = self.facts.ephemeral_ports;
         let last = ports.iter().map(|block| block.host_ports.last());
         let last = last.filter(|port| (low..=high).contains(port)).max();

@@ -17,17 +17,17 @@ use crate::model::{Family, Protocol};
 use crate::object::{Element, Object, Op};
 
 /// NETLINK_NETFILTER (uapi linux/netlink.h).
-const NETLINK_NETFILTER: isize = 12;
+pub(super) const NETLINK_NETFILTER: isize = 12;
 /// NFNL_SUBSYS_CTNETLINK with IPCTNL_MSG_CT_GET (uapi linux/netfilter/nfnetlink_conntrack.h).
-const GET: u16 = 1 << 8 | 1;
+pub(super) const GET: u16 = 1 << 8 | 1;
 /// The same with IPCTNL_MSG_CT_DELETE.
-const DELETE: u16 = 1 << 8 | 2;
+pub(super) const DELETE: u16 = 1 << 8 | 2;
 /// CTA_TUPLE_ORIG: what the first packet had.
-const ORIGINAL: u16 = 1;
+pub(super) const ORIGINAL: u16 = 1;
 /// CTA_TUPLE_REPLY: what answers have.
-const REPLY: u16 = 2;
+pub(super) const REPLY: u16 = 2;
 /// CTA_ID: tells a flow from a later one with the same tuple.
-const ID: u16 = 12;
+pub(super) const ID: u16 = 12;
 /// CTA_FILTER, since Linux 5.8.
 const FILTER: u16 = 25;
 /// CTA_FILTER_ORIG_FLAGS.
@@ -37,7 +37,7 @@ const BY_PROTOCOL: u32 = 1 << 3;
 /// CTA_TUPLE_IP, with CTA_IP_V4_SRC 1, CTA_IP_V4_DST 2, CTA_IP_V6_SRC 3 and CTA_IP_V6_DST 4.
 const TUPLE_IP: u16 = 1;
 /// CTA_TUPLE_PROTO, with CTA_PROTO_NUM 1 and CTA_PROTO_DST_PORT 3.
-const TUPLE_PROTOCOL: u16 = 2;
+pub(super) const TUPLE_PROTOCOL: u16 = 2;
 
 /// The socket to connection tracking, opened when it is first needed.
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ impl Flows {
 }
 
 /// NLA_F_NESTED.
-const NESTED: u16 = 0x8000;
+pub(super) const NESTED: u16 = 0x8000;
 
 fn dump_of_udp(family: Family, sequence: u32) -> Vec<u8> {
     let mut request = Writer::default();
@@ -180,7 +180,7 @@ impl Published {
 }
 
 /// Source and destination of a tuple.
-fn ends(tuple: &[u8]) -> Option<(IpAddr, IpAddr)> {
+pub(super) fn ends(tuple: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let ip = find(tuple, TUPLE_IP)?;
     let v4 = |which| Some(IpAddr::from(<[u8; 4]>::try_from(find(ip, which)?).ok()?));
     let v6 = |which| Some(IpAddr::from(<[u8; 16]>::try_from(find(ip, which)?).ok()?));

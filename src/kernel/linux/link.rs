@@ -195,6 +195,56 @@ pub fn change(wires: &mut Wires<'_>, garbage: &mut Garbage, to: &Link) -> Result
         delete(wires, garbage, to)?;
         return create(wires, to);
     }
+    if kind == "veth" && seen.mtu != to.mtu.bytes() {
+        set_other_end(wires, &seen, to.mtu.bytes())?;
+        let changed = change_this_end(wires, &seen, to);
+        if changed.is_err() {
+            // This end's refusal is what counts; if the other is refused too, it has ended.
+            let _ = set_other_end(wires, &seen, seen.mtu);
+        }
+        return changed;
+    }
+    change_this_end(wires, &seen, to)
+}
+
+/// Gives a veth's other end its MTU, wherever it is. One that cannot be found keeps the one it has.
+fn set_other_end(wires: &mut Wires<'_>, seen: &SeenLink, mtu: u32) -> Result<(), KernelError> {
+    match other_end(wires, seen)? {
+        Some((wire, index)) => {
+            wire.send(vec![set_link(LinkUnspec::new_with_index(index).mtu(mtu).build())])
+        }
+        None => {
+            tracing::warn!(link = seen.name, mtu, "its other end is not found and keeps its MTU");
+            Ok(())
+        }
+    }
+}
+
+/// The socket and index of a veth's other end.
+fn other_end<'a>(
+    wires: &'a mut Wires<'_>,
+    seen: &SeenLink,
+) -> Result<Option<(&'a mut Wire, u32)>, KernelError> {
+    if let Some(index) = seen.peer {
+        return Ok(Some((wires.host(), index)));
+    }
+    let Some((index, netns)) = seen.peer_elsewhere else { return Ok(None) };
+    let Some(wire) = wires.numbered(netns)? else { return Ok(None) };
+    // A number is given again when its namespace has ended.
+    let leads_back = wire.link_at(index)?.is_some_and(|peer| {
+        peer.kind == "veth" && peer.peer_elsewhere.is_some_and(|(back, _)| back == seen.index)
+    });
+    Ok(leads_back.then_some((wire, index)))
+}
+
+/// Whether a veth's other end can be found.
+pub fn reaches_other_end(wires: &mut Wires<'_>, name: &LinkName) -> bool {
+    let Ok(Some(seen)) = wires.host().link(name.as_str()) else { return false };
+    matches!(other_end(wires, &seen), Ok(Some(_)))
+}
+
+fn change_this_end(wires: &mut Wires<'_>, seen: &SeenLink, to: &Link) -> Result<(), KernelError> {
+    let wire = wires.of(&to.netns)?;
     let mut message = LinkUnspec::new_with_index(seen.index).up();
     if seen.mtu != to.mtu.bytes() {
         message = message.mtu(to.mtu.bytes());

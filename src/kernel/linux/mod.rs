@@ -14,6 +14,7 @@ pub mod flows;
 pub mod garbage;
 pub mod hold;
 pub mod link;
+mod narrow;
 pub mod netns;
 pub mod nft;
 mod observe;
@@ -25,8 +26,8 @@ pub mod wire;
 
 use std::path::Path;
 
-use crate::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
-use crate::model::{Facts, Mark, SandboxId};
+use crate::kernel::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
+use crate::model::{Facts, LinkName, Mark, SandboxId};
 use crate::object::{Link, LinkKind, Netns, Object, Op};
 use crate::plan::Observed;
 
@@ -156,6 +157,18 @@ impl Kernel for Linux {
 
     fn announce(&mut self, announcement: &Announcement) {
         self.announcer.announce(&mut self.wire, announcement);
+    }
+
+    fn end_flows(&mut self, narrowed: &Narrowed) {
+        if let Err(error) = narrow::end_flows(&mut self.wire, narrowed) {
+            tracing::warn!(%error, "flows that are not allowed any more were not ended");
+        }
+    }
+
+    fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
+        let mut wires = Wires::new(&mut self.wire);
+        let lost = |name: &&LinkName| !link::reaches_other_end(&mut wires, name);
+        links.iter().filter(lost).cloned().collect()
     }
 
     fn garbage(&mut self) -> usize {

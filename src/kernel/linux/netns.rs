@@ -4,9 +4,9 @@
 //! netlink socket stays bound to the namespace it was opened in, so a socket is all that comes
 //! back from there.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -121,12 +121,13 @@ pub fn run_in<T: Send>(
 pub struct Wires<'a> {
     host: &'a mut Wire,
     sandboxes: BTreeMap<PathBuf, Wire>,
+    numbered: BTreeMap<i32, PathBuf>,
 }
 
 impl<'a> Wires<'a> {
     /// No sandbox entered yet.
     pub fn new(host: &'a mut Wire) -> Self {
-        Self { host, sandboxes: BTreeMap::new() }
+        Self { host, sandboxes: BTreeMap::new(), numbered: BTreeMap::new() }
     }
 
     /// The host's socket.
@@ -158,6 +159,37 @@ impl<'a> Wires<'a> {
             }
         }
     }
+
+    /// The socket of the namespace that the host's has this number for; `None` where neither a
+    /// mount nor a process leads there.
+    pub fn numbered(&mut self, number: i32) -> Result<Option<&mut Wire>, KernelError> {
+        if !self.numbered.contains_key(&number) {
+            for path in paths() {
+                if let Ok(file) = open(&path)
+                    && let Some(number) = self.host.number_of(&file)?
+                {
+                    self.numbered.insert(number, path);
+                }
+            }
+        }
+        match self.numbered.get(&number).cloned() {
+            Some(path) => self.of(&Netns::Path(path)).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Where namespaces are bound to files: Docker's sandboxes, those of `ip netns`.
+const MOUNTS: [&str; 2] = ["/run/docker/netns", "/run/netns"];
+
+/// A path to every namespace that a mount or a process leads to, each once.
+fn paths() -> Vec<PathBuf> {
+    let entries = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
+    let mounted = MOUNTS.into_iter().flat_map(entries).map(|entry| entry.path());
+    let of_processes = entries("/proc").map(|entry| entry.path().join("ns/net"));
+    let mut known = BTreeSet::new();
+    let mut is_new = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| known.insert(meta.ino()));
+    mounted.chain(of_processes).filter(|path| is_new(path)).collect()
 }
 
 /// Whether an error says that the namespace itself is gone.

@@ -65,6 +65,9 @@ pub struct SeenLink {
     pub isolated: bool,
     /// Index of a veth's other end, where that is in the same namespace.
     pub peer: Option<u32>,
+    /// Index of the other end in another namespace, and the kernel's number for that (IFLA_LINK,
+    /// IFLA_LINK_NETNSID).
+    pub peer_elsewhere: Option<(u32, i32)>,
 }
 
 impl SeenLink {
@@ -76,7 +79,7 @@ impl SeenLink {
             ..Self::default()
         };
         let mut other_end = None;
-        let mut elsewhere = false;
+        let mut elsewhere = None;
         for (kind, value) in attributes(payload.get(16..)?) {
             match kind {
                 1 => link.mac = value.try_into().ok().and_then(MacAddr::new),
@@ -87,11 +90,12 @@ impl SeenLink {
                 18 => link.parse_info(value),
                 20 => link.alias = text(value),
                 27 => link.group = u32_at(value, 0).unwrap_or_default(),
-                37 => elsewhere = true,
+                37 => elsewhere = u32_at(value, 0).map(u32::cast_signed),
                 _ => {}
             }
         }
-        link.peer = other_end.filter(|index| !elsewhere && *index != 0);
+        link.peer = other_end.filter(|index| elsewhere.is_none() && *index != 0);
+        link.peer_elsewhere = other_end.zip(elsewhere);
         Some(link)
     }
 
@@ -251,6 +255,15 @@ impl SeenRoute {
     pub fn is_default(&self) -> bool {
         self.destination.prefix_len() == 0
     }
+}
+
+/// NETNSA_NSID of RTM_NEWNSID (uapi linux/net_namespace.h); `None` where none is assigned.
+pub fn namespace_number(payload: &[u8]) -> Option<i32> {
+    // struct rtgenmsg is one byte, padded.
+    let mut attributes = attributes(payload.get(4..)?);
+    let number =
+        attributes.find_map(|(kind, value)| if kind == 1 { u32_at(value, 0) } else { None });
+    number.map(u32::cast_signed).filter(|number| *number >= 0)
 }
 
 /// Links of RTA_MULTIPATH (struct rtnexthop: length, flags, hops, index).

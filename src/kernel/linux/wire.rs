@@ -4,7 +4,9 @@
 //! apart by [`super::seen`], which knows only the attributes we need, so that another program's
 //! unusual link can never be a parse error.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
@@ -12,12 +14,13 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
 
-use super::seen::{SeenAddress, SeenLink, SeenRoute};
+use super::seen::{self, SeenAddress, SeenLink, SeenRoute};
 use super::socket::{Message, Socket, ack};
 use crate::kernel::KernelError;
 
@@ -149,9 +152,26 @@ impl Wire {
         Ok(found)
     }
 
+    /// The number that this namespace has for another one, if it has any.
+    pub fn number_of(&mut self, netns: &File) -> Result<Option<i32>, KernelError> {
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned()));
+        let answer = self.ask(RouteNetlinkMessage::GetNsId(message))?;
+        Ok(answer.and_then(|answer| seen::namespace_number(&answer.payload)))
+    }
+
     fn get(&mut self, message: LinkMessage) -> Result<Option<SeenLink>, KernelError> {
+        match self.ask(RouteNetlinkMessage::GetLink(message)) {
+            Ok(answer) => Ok(answer.and_then(|answer| SeenLink::parse(&answer.payload))),
+            Err(error) if error.errno == Errno::ENODEV as i32 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The one message that answers a request.
+    fn ask(&mut self, message: RouteNetlinkMessage) -> Result<Option<Message>, KernelError> {
         let mut bytes = Vec::new();
-        let sequence = self.encode(&mut bytes, RouteNetlinkMessage::GetLink(message), 0);
+        let sequence = self.encode(&mut bytes, message, 0);
         self.socket.send(&bytes).map_err(refused)?;
         loop {
             for message in self.socket.receive().map_err(refused)? {
@@ -159,8 +179,7 @@ impl Wire {
                     continue;
                 }
                 return match ack(&message).map(|ack| ack.result) {
-                    None => Ok(SeenLink::parse(&message.payload)),
-                    Some(Err(error)) if error.errno == Errno::ENODEV as i32 => Ok(None),
+                    None => Ok(Some(message)),
                     Some(Err(error)) => Err(error),
                     Some(Ok(())) => Ok(None),
                 };

@@ -1,0 +1,62 @@
+//! What other programs do to the host, and what they notice of ours.
+
+use std::net::IpAddr;
+
+use super::Fake;
+use crate::kernel::{Announcement, Narrowed};
+use crate::model::{Facts, LinkName, Protocol};
+use crate::object::{Netns, Object, ObjectKey};
+
+impl Fake {
+    /// Another program binds a port.
+    pub fn occupy(&self, protocol: Protocol, address: IpAddr, port: u16) {
+        self.host().busy.insert((protocol, address, port));
+    }
+
+    /// Another program writes ip_forward.
+    pub fn set_router(&self, router: bool) {
+        self.host().facts.router = router;
+    }
+
+    /// The host has become another one, but for what is ours.
+    pub fn set_facts(&self, facts: Facts) {
+        self.host().facts = facts;
+    }
+
+    /// Another program writes a sysctl.
+    pub fn set_sysctl(&self, key: &str, value: &str) {
+        self.host().sysctls.insert((Netns::Host, key.to_owned()), value.to_owned());
+    }
+
+    /// Another program makes a thing, without our mark.
+    pub fn add_foreign(&self, object: Object) {
+        let mut host = self.host();
+        host.foreign.insert(object.key());
+        host.things.insert(object.key(), object);
+    }
+
+    /// Another program removes a thing, whatever it is.
+    pub fn remove(&self, key: &ObjectKey) {
+        let mut host = self.host();
+        if let Some(Object::Link(link)) = host.things.get(key).cloned() {
+            host.remove_link(&link.netns, &link.name);
+        }
+        host.things.remove(key);
+        host.foreign.remove(key);
+    }
+
+    /// What neighbours have heard, oldest first.
+    pub fn announced(&self) -> Vec<Announcement> {
+        self.host().announced.clone()
+    }
+
+    /// Networks whose flows were looked through, oldest first.
+    pub fn narrowed(&self) -> Vec<Narrowed> {
+        self.host().narrowed.clone()
+    }
+
+    /// The other end of this veth is in a namespace that nobody finds.
+    pub fn hide_other_end(&self, link: &LinkName) {
+        self.host().hidden.insert(link.clone());
+    }
+}
