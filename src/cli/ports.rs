@@ -69,11 +69,19 @@ fn shown(ports: &[Port], args: &PortsArgs, form: Form) -> Result<String> {
 }
 
 fn host(port: &Port) -> String {
-    format!("{}:{}", port.host_ip, port.host_ports)
+    with_ports(&port.host_ip, &port.host_ports)
 }
 
 fn container(port: &Port) -> String {
-    format!("{}:{}", port.container_ip, port.container_ports)
+    with_ports(&port.container_ip, &port.container_ports)
+}
+
+/// `10.1.0.2:80`, `[fd00::2]:80`.
+fn with_ports(address: &str, ports: &str) -> String {
+    match address.contains(':') {
+        true => format!("[{address}]:{ports}"),
+        false => format!("{address}:{ports}"),
+    }
 }
 
 #[cfg(test)]

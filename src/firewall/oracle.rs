@@ -222,18 +222,13 @@ impl World {
             sends && is_near(network, destination) || receives && is_near(network, packet.source);
         let enters =
             || packet.state == State::Known || self.may_enter(packet, &bridge.bridge, shared);
+        let muted = !translated && self.is_quiet(packet.source) && self.is_quiet(destination);
         match (sends, receives) {
-            (false, false) if self.is_quiet(packet.source) && self.is_quiet(destination) => {
-                Way::Closed
-            }
+            _ if muted => Way::Closed,
             (false, false) => Way::Open,
-            (true, _) | (_, true) if translated => Way::Marked,
-            (true, _) | (_, true) if self.is_quiet(packet.source) && self.is_quiet(destination) => {
-                Way::Closed
-            }
             (true, _) | (_, true) if neighbours => Way::Marked,
             (true, _) | (_, true) if network.reach == Reach::Internal => Way::Closed,
-            (_, true) if enters() => Way::Marked,
+            (_, true) if translated || enters() => Way::Marked,
             (_, true) => Way::Closed,
             (true, false) => Way::Marked,
         }

@@ -21,8 +21,10 @@ pub fn disable_ipv6_on_interface(lab: &Lab) {
     // Up to 28.5 dockerd cannot announce an address that it has just lost, nor route by it: not
     // with its own driver either.
     dual_stack(lab, "zeta", 2, &["-o", "com.docker.network.advertise_addr_nmsgs=0"]);
-    let off = format!("name=zeta,\"driver-opt={SYSCTLS}=net.ipv6.conf.IFNAME.disable_ipv6=1\"");
-    let web = lab.container("web", &["--network", "alpha", "--network", &off]);
+    // Connected later: of several networks at once dockerd may try this one first as the way out.
+    let web = lab.container("web", &["--network", "alpha"]);
+    let off = format!("{SYSCTLS}=net.ipv6.conf.IFNAME.disable_ipv6=1");
+    lab.docker(&["network", "connect", "--driver-opt", &off, "zeta", "web"]);
     let shown = web.run(&["ip", "-6", "-o", "addr", "show", "scope", "global"]);
     let mut findings = Findings::default();
     findings.holds(&format!("fd00:30:1:: in {shown}"), shown.contains("fd00:30:1::"));

@@ -2,6 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use netagent::firewall::model::{SetName, Value};
 use netagent::model::Family;
@@ -101,6 +102,18 @@ fn raise_loopback() {
         ip_does(&["address", "add", address, "dev", "lo", "nodad"]);
     }
     ip_does(&["link", "set", "lo", "up"]);
+    // An address is there before its route is.
+    let routed = |address: &String| routes().contains(&format!("local {address} "));
+    let end = Instant::now() + Duration::from_secs(10);
+    while !places.iter().all(routed) {
+        assert!(Instant::now() < end, "{}", routes());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the namespace is the test's own")]
+fn routes() -> String {
+    let shown = Command::new("ip").args(["-6", "route", "show", "table", "local"]).output();
+    String::from_utf8(shown.unwrap().stdout).unwrap()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the namespace is the test's own")]

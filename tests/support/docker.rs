@@ -95,7 +95,7 @@ impl Lab {
     #[track_caller]
     pub fn container(&self, name: &str, options: &[&str]) -> Place {
         self.try_container(name, options).expect_ok();
-        self.container_place(name)
+        self.listening(name, &[":80 ", ":81 ", ":82 "])
     }
 
     /// The same where it may fail.
@@ -106,13 +106,19 @@ impl Lab {
         self.try_docker(&args)
     }
 
-    /// Where a running container's processes are.
+    /// Where a running container's processes are, once it says its name on port 80.
     #[track_caller]
     pub fn container_place(&self, name: &str) -> Place {
+        self.listening(name, &[":80 "])
+    }
+
+    #[track_caller]
+    fn listening(&self, name: &str, ports: &[&str]) -> Place {
         let pid = self.docker(&["inspect", "-f", "{{.State.Pid}}", name]);
         let place = self.place_of(name, pid.parse().unwrap());
         until("the container listens", Duration::from_secs(20), || {
-            place.run(&["ss", "-Hltn"]).contains(":80 ").then_some(())
+            let listening = place.run(&["ss", "-Hltn"]);
+            ports.iter().all(|port| listening.contains(port)).then_some(())
         });
         place
     }

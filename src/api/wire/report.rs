@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{self, Holder};
-use crate::model::{Error, ErrorClass};
+use crate::model::{Error, ErrorClass, HostAddress};
 use crate::plan;
 
 /// A published port, or a range of them.
@@ -37,7 +37,10 @@ pub struct Port {
 impl From<&Holder> for Port {
     fn from(holder: &Holder) -> Self {
         Self {
-            host_ip: holder.published.host.to_string(),
+            host_ip: match holder.published.host {
+                HostAddress::Any => "*".to_owned(),
+                HostAddress::At(address) => address.to_string(),
+            },
             host_ports: holder.published.host_ports.to_string(),
             protocol: holder.published.protocol.to_string(),
             container_ip: holder.container.map_or_else(String::new, |address| address.to_string()),

@@ -61,7 +61,7 @@ pub const OPTIONS: &[OptionRow] = &[
         MODE_V4,
         "nat, nat-unprotected, routed, isolated",
         "nat",
-        "how IPv4 gets in: by host ports; that and directly; by published ports of the container",
+        "how IPv4 gets in: by host ports; that and directly; at containers' own addresses",
     ),
     works(MODE_V6, "nat, nat-unprotected, routed, isolated", "nat", "the same for IPv6"),
     works(

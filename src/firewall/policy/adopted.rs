@@ -33,10 +33,8 @@ pub(super) fn shared(mark: Mark) -> Chain {
         let (ours, near) = (SetName::Local(family), SetName::OnLink(family));
         let quiet = |field| Match::In(vec![field], SetName::Quiet(family));
         rules.extend([
-            allowing(vec![to(ours), Match::Dnat], mark, "a published port"),
-            allowing(vec![from(ours), Match::Dnat], mark, "its answers"),
             dropping(
-                vec![quiet(Source(family)), quiet(Destination(family))],
+                vec![Match::NotDnat, quiet(Source(family)), quiet(Destination(family))],
                 "neighbours may not talk on this network",
             ),
             allowing(vec![from(near), to(ours)], mark, "neighbours talk"),
