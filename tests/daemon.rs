@@ -258,6 +258,8 @@ fn a_second_agent_is_refused_and_names_the_first() {
             if word == own { place.path("state").display().to_string() } else { word }
         }));
         check_refused(shared, 4, &["another netagent uses it"]);
+        // So does the host's network.
+        check_refused(Place::new().daemon(), 4, &["another netagent", "owns its networks"]);
         assert!(ask(&place.api(), "GET /v1/version", "").starts_with("HTTP/1.1 200"));
         first.stop();
     });

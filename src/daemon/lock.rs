@@ -1,8 +1,10 @@
-//! One agent a runtime directory.
+//! One agent a runtime directory, and one a network namespace.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -40,6 +42,30 @@ impl RuntimeLock {
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// The host's network is ours as long as this lives. An abstract socket belongs to its network
+/// namespace and goes with the process, so it tells agents apart that share nothing else.
+#[derive(Debug)]
+pub(super) struct HostLock {
+    _socket: UnixListener,
+}
+
+impl HostLock {
+    /// Takes the network namespace of the calling thread.
+    pub(super) fn take() -> Result<Self> {
+        let bound = SocketAddr::from_abstract_name(b"netagent")
+            .and_then(|name| UnixListener::bind_addr(&name));
+        match bound {
+            Ok(socket) => Ok(Self { _socket: socket }),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Err(Error::conflict(
+                "start on this host",
+                "another netagent, with other directories, owns its networks",
+            )
+            .advise("stop it first, or start this one in a network namespace of its own")),
+            Err(error) => Err(Error::unavailable("start on this host", error.to_string())),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::kernel::linux::{Iptables, Linux, Options};
 use crate::model::{Error, ErrorClass, Result};
 use crate::store::{Store, private_dir};
 
-use lock::RuntimeLock;
+use lock::{HostLock, RuntimeLock};
 use sockets::{Doors, Places};
 use watch::Subscriptions;
 
@@ -44,6 +44,7 @@ pub fn run(args: DaemonArgs) -> Result<()> {
     probe::check()?;
     raise_descriptor_limit();
     let (store, loaded) = Store::open(&args.state_dir, &args.runtime_dir)?;
+    let _host = HostLock::take()?;
     let options = Options { mark: config.settings.mark, iptables: Iptables::Used };
     let mut kernel = Linux::open(options).map_err(|error| {
         Error::unavailable("open the host's network namespace", error.to_string())
