@@ -16,12 +16,15 @@ use super::notify;
 use crate::engine::Handle;
 use crate::kernel::KernelError;
 use crate::kernel::linux::Linux;
-use crate::kernel::linux::events::Monitor;
+use crate::kernel::linux::events::{Monitor, Settings};
 use crate::kernel::linux::nft::{self, Touched};
 use crate::model::{Error, Result};
 use crate::object::ObjectKey;
 use crate::plan::Plan;
 
+/// How often settings are looked at that nobody announces: [::1] must not stay silent for long when
+/// bridged packets begin to pass netfilter.
+const SETTINGS: Duration = Duration::from_secs(1);
 /// How long nothing must happen before we look.
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a storm of events can put a look off.
@@ -124,6 +127,11 @@ impl Subscriptions {
     /// the kernel and hold nothing.
     pub(super) fn listen(self, ear: &Ear) -> std::io::Result<()> {
         let Self { mut links, mut firewall } = self;
+        let mut settings = Settings::open(SETTINGS);
+        listen("watch-settings", ear.clone(), move || {
+            settings.changed();
+            Ok(Some(Call::Changed))
+        })?;
         listen("watch-links", ear.clone(), move || {
             let event = links.next(None).map_err(|error| error.to_string())?;
             Ok(event.map(|_| Call::Changed))

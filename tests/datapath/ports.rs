@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::support::attach::Sandbox;
 use crate::support::place::Answer;
-use crate::support::{Findings, Lab};
+use crate::support::{Findings, Lab, until};
 
 /// A lab whose `web` publishes on every address, on [::1] alone, and a range of other numbers.
 fn dual_stack(bridge_nf: bool, options: &[&str]) -> Option<(Lab, Sandbox)> {
@@ -109,7 +110,7 @@ fn a_closed_port_refuses_on_loopback_v6_with_bridge_nf_off() {
 fn a_closed_port_refuses_on_loopback_v6(bridge_nf: bool) {
     let Some((lab, _web)) = dual_stack(bridge_nf, &[]) else { return };
     for to in ["[::1]:8001", "[::1]:8002", "[::1]:8083"] {
-        let answer = lab.host().tcp(to, std::time::Duration::from_secs(4));
+        let answer = lab.host().tcp(to, Duration::from_secs(4));
         assert_eq!(answer, Answer::Refused, "{to}");
     }
 }
@@ -154,7 +155,7 @@ fn two_hundred_ports_cost_a_socket_each_and_one_program_and_one_relay_together()
     assert!(others <= 8, "{others} more descriptors");
     assert_eq!(relay_threads(&lab), usize::from(relay));
     lab.detach("web", &web);
-    crate::support::until("the relay ends", std::time::Duration::from_secs(5), || {
+    until("the relay ends", Duration::from_secs(5), || {
         (relay_threads(&lab) == 0).then_some(())
     });
     assert_eq!(held(&lab), 0);
@@ -201,9 +202,11 @@ fn a_host_that_begins_or_ceases_to_filter_bridged_packets_is_followed() {
     let routes = || lab.host().run(&["ip", "-6", "route", "show", "table", "local", "::1"]);
     for bridge_nf in [true, false, true] {
         let relay = lab.bridge_nf(bridge_nf) && bridge_nf;
-        lab.stop_agent();
-        lab.start_agent();
-        lab.host().hears("web", "tcp:[::1]:8001");
+        lab.host().hears_within(Duration::from_secs(20), "web", "tcp:[::1]:8001");
+        until("the host is as it should be", Duration::from_secs(20), || {
+            let noted = notes(&lab).iter().any(|(_, note)| note.contains("relay"));
+            (noted == relay).then_some(())
+        });
         let noted = notes(&lab).iter().any(|(_, note)| note.contains("relay"));
         assert_eq!(noted, relay);
         assert!(relay || routes().contains("nab-"), "{}", routes());

@@ -16,6 +16,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::seen::{SeenAddress, SeenLink, SeenRoute, attributes};
 use super::socket::{Message, Socket};
+use super::sysctl;
 use super::wire::{NETLINK_ROUTE, refused};
 use crate::kernel::KernelError;
 
@@ -87,6 +88,44 @@ impl Monitor {
             }
         }
     }
+}
+
+/// Settings that planning reads and whose change the kernel does not announce.
+const UNANNOUNCED: [&str; 3] = [
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+    "net/ipv4/ip_local_port_range",
+];
+
+/// Looks at those settings for changes.
+#[derive(Debug)]
+pub struct Settings {
+    /// How often: reading them takes microseconds.
+    every: Duration,
+    seen: [Option<String>; 3],
+}
+
+impl Settings {
+    /// As they are now in the calling thread's namespace, to be looked at once in a while.
+    pub fn open(every: Duration) -> Self {
+        Self { every, seen: read_settings() }
+    }
+
+    /// Waits until one of them has another value.
+    pub fn changed(&mut self) -> Event {
+        loop {
+            std::thread::sleep(self.every);
+            let now = read_settings();
+            if now != self.seen {
+                self.seen = now;
+                return Event::Sysctl;
+            }
+        }
+    }
+}
+
+fn read_settings() -> [Option<String>; 3] {
+    UNANNOUNCED.map(sysctl::host)
 }
 
 /// What a notice is about (RTM_* of uapi linux/rtnetlink.h), if it is of interest: other owners'
