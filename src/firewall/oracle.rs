@@ -269,7 +269,7 @@ impl World {
         }
         let same_family = |host: HostAddress| match host {
             HostAddress::Any => true,
-            HostAddress::At(host) => host.is_ipv4() == address.is_ipv4(),
+            HostAddress::At(host) => host.is_ipv4() == address.is_ipv4() && !host.is_loopback(),
         };
         match bridge.mode_for(address) {
             GatewayMode::Routed => endpoint.asked.iter().any(|asked| {

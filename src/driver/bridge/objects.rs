@@ -304,7 +304,8 @@ fn relay(published: &Published, endpoint: &EndpointSpec) -> Option<Relay> {
 }
 
 /// Ports that answer at the container's own address: where packets are routed all that are asked
-/// for, where they are translated those in force, for trusted links.
+/// for, where they are translated those in force, for trusted links. What is published on the
+/// host's loopback is for the host alone, which reaches containers anyway.
 fn opened_ports(
     bridge: &BridgeSpec,
     endpoint: &EndpointSpec,
@@ -316,13 +317,13 @@ fn opened_ports(
         GatewayMode::Routed => {
             let of_family = |port: &&PortRequest| {
                 let host = port.host.map_or(bridge.host_binding, HostAddress::At);
-                is_of_family(host, family)
+                leaves_host(host, family)
             };
             let asked = endpoint.asked.iter().filter(of_family);
             ports.extend(asked.map(|port| (port.protocol, port.container)));
         }
         GatewayMode::Nat | GatewayMode::NatUnprotected if !bridge.trusted.is_empty() => {
-            let of_family = |port: &&Published| is_of_family(port.host, family);
+            let of_family = |port: &&Published| leaves_host(port.host, family);
             for port in endpoint.ports.iter().filter(of_family) {
                 ports.extend(port.container_ports().iter().map(|number| (port.protocol, number)));
             }
@@ -332,11 +333,11 @@ fn opened_ports(
     runs(ports)
 }
 
-/// Whether a port on this host address is one of the family.
-fn is_of_family(host: HostAddress, family: Family) -> bool {
+/// Whether a port on this host address is for others of the family.
+fn leaves_host(host: HostAddress, family: Family) -> bool {
     match host {
         HostAddress::Any => true,
-        HostAddress::At(address) => Family::of(address) == family,
+        HostAddress::At(address) => Family::of(address) == family && !address.is_loopback(),
     }
 }
 
