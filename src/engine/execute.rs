@@ -193,6 +193,7 @@ fn describe(op: &Op, cause: &KernelError) -> Error {
     };
     Error::new(class, format!("{} {}", op.verb(), op.key()), cause.to_string())
         .with_errno(cause.errno)
+        .with_port(cause.port)
         .advise(advice(op.object(), class))
 }
 

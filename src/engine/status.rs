@@ -7,7 +7,7 @@ use super::Engine;
 use crate::model::{
     EndpointId, EndpointSpec, HostAddress, PortRange, Protocol, Published, Result, SavedSysctl,
 };
-use crate::object::{Object, Wanted};
+use crate::object::{Hold, Object, Wanted};
 
 /// Something an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,8 @@ impl Engine {
 
     /// Every published port, ordered by host port.
     pub fn ports(&self) -> Vec<Holder> {
+        let held_as = |hold: &Hold| (hold.protocol, hold.host, hold.ports);
+        let unreserved: Vec<Bound> = self.kernel.unreserved().iter().map(held_as).collect();
         let mut holders = Vec::new();
         for endpoint in self.intent.endpoints() {
             let spec = &endpoint.spec;
@@ -117,11 +119,9 @@ impl Engine {
                 endpoint_id: spec.id,
                 container: container_of(spec, published),
                 published: *published,
-                caveat: match published.protocol {
-                    Protocol::Sctp if !self.facts.sctp => Some(Caveat::NotReserved),
-                    Protocol::Tcp | Protocol::Udp | Protocol::Sctp => {
-                        relayed.contains(&bound(published)).then_some(Caveat::Relayed)
-                    }
+                caveat: match bound(published) {
+                    bound if unreserved.contains(&bound) => Some(Caveat::NotReserved),
+                    bound => relayed.contains(&bound).then_some(Caveat::Relayed),
                 },
             }));
         }

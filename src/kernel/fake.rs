@@ -46,6 +46,7 @@ struct Host {
     announced: Vec<Announcement>,
     narrowed: Vec<Narrowed>,
     hidden: BTreeSet<LinkName>,
+    sctp: bool,
 }
 
 fn refuse(errno: Errno, text: impl Into<String>) -> KernelError {
@@ -67,6 +68,7 @@ impl Fake {
             announced: Vec::new(),
             narrowed: Vec::new(),
             hidden: BTreeSet::new(),
+            sctp: true,
         };
         Self { host: Arc::new(Mutex::new(host)) }
     }
@@ -91,7 +93,6 @@ impl Fake {
             bridged_v6_filtered: false,
             iptables: true,
             ip6tables: true,
-            sctp: true,
             mark: Mark::DEFAULT,
             taken: "198.51.100.0/24".parse().into_iter().collect(),
             foreign_links: BTreeMap::new(),
@@ -294,7 +295,10 @@ impl Host {
     }
 
     fn check_hold(&self, hold: &Hold) -> Result<(), KernelError> {
-        let taken = |port: u16| refuse(Errno::EADDRINUSE, format!("port {port}/{}", hold.protocol));
+        let protocol = hold.protocol;
+        let taken = |port: u16| {
+            refuse(Errno::EADDRINUSE, format!("port {port}/{protocol}")).with_port(protocol, port)
+        };
         let meets = |other: HostAddress| hold.host.meets(other);
         for object in self.things.values() {
             if let Object::Hold(other) = object
@@ -574,6 +578,10 @@ impl Kernel for Fake {
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
         let host = self.host();
         links.iter().filter(|link| host.hidden.contains(*link)).cloned().collect()
+    }
+
+    fn unreserved(&self) -> Vec<Hold> {
+        self.host().without_socket()
     }
 
     fn garbage(&mut self) -> usize {

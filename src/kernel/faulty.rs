@@ -8,7 +8,7 @@ use std::path::Path;
 use super::fake::runs;
 use super::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
 use crate::model::{Facts, LinkName, SandboxId};
-use crate::object::Op;
+use crate::object::{Hold, Op};
 use crate::plan::Observed;
 
 /// Whether the operation takes effect although it fails.
@@ -127,6 +127,10 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
         self.inner.out_of_reach(links)
+    }
+
+    fn unreserved(&self) -> Vec<Hold> {
+        self.inner.unreserved()
     }
 
     fn garbage(&mut self) -> usize {

@@ -14,8 +14,8 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::model::{Facts, LinkName, MacAddr, SandboxId};
-use crate::object::{Element, ObjectKey, Op};
+use crate::model::{Facts, LinkName, MacAddr, Protocol, SandboxId};
+use crate::object::{Element, Hold, ObjectKey, Op};
 use crate::plan::Observed;
 
 /// What an observation covers.
@@ -71,12 +71,21 @@ pub struct KernelError {
     pub errno: i32,
     /// What the kernel or we add: the extended ack, the colliding owner.
     pub text: String,
+    /// The port that another program has, where that is why.
+    pub port: Option<(Protocol, u16)>,
 }
 
 impl KernelError {
     /// An errno with what is known besides.
     pub fn new(errno: i32, text: impl Into<String>) -> Self {
-        Self { errno, text: text.into() }
+        Self { errno, text: text.into(), port: None }
+    }
+
+    /// Adds the port that another program has.
+    #[must_use]
+    pub fn with_port(mut self, protocol: Protocol, port: u16) -> Self {
+        self.port = Some((protocol, port));
+        self
     }
 }
 
@@ -120,6 +129,10 @@ pub trait Kernel: Send {
     /// Those of these veths of the host whose other end cannot be found, so that it would not be
     /// changed along.
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName>;
+
+    /// What is held without a socket, because this kernel has none of the protocol: SCTP. It is
+    /// learned where such a port is to be held, as asking for a socket may load a module.
+    fn unreserved(&self) -> Vec<Hold>;
 
     /// How many links that were taken out of service still wait to be deleted.
     fn garbage(&mut self) -> usize;

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::Protocol;
+
 /// Shorthand for results that carry [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -37,12 +39,15 @@ pub struct Error {
     pub advice: String,
     /// The kernel's errno where there was one.
     pub errno: Option<i32>,
+    /// The port that another program has, where that is why.
+    pub port: Option<(Protocol, u16)>,
 }
 
 impl Error {
     /// An error of `class` while `doing`, because of `why`.
     pub fn new(class: ErrorClass, doing: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { class, doing: doing.into(), why: why.into(), advice: String::new(), errno: None }
+        let (doing, why, advice) = (doing.into(), why.into(), String::new());
+        Self { class, doing, why, advice, errno: None, port: None }
     }
 
     /// The request is wrong.
@@ -76,6 +81,13 @@ impl Error {
     #[must_use]
     pub fn with_errno(mut self, errno: i32) -> Self {
         self.errno = Some(errno);
+        self
+    }
+
+    /// Adds the port that another program has.
+    #[must_use]
+    pub fn with_port(mut self, port: Option<(Protocol, u16)>) -> Self {
+        self.port = port;
         self
     }
 

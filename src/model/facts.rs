@@ -30,8 +30,6 @@ pub struct Facts {
     pub iptables: bool,
     /// Whether `ip6tables` is there.
     pub ip6tables: bool,
-    /// Whether SCTP sockets can be had, so that SCTP ports can be held.
-    pub sctp: bool,
     /// The bit that marks packets our policy allows.
     pub mark: Mark,
     /// Subnets in use by routes and addresses that are not ours.

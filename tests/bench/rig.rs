@@ -18,7 +18,7 @@ use netagent::model::{
     Facts, Ipam, LinkName, Mark, NetworkId, NetworkSpec, Origin, PortRange, Protocol, Reach,
     SandboxId,
 };
-use netagent::object::Op;
+use netagent::object::{Hold, Op};
 use netagent::plan::Observed;
 use netagent::store::Store;
 use nix::mount::{MsFlags, mount};
@@ -77,6 +77,9 @@ impl Kernel for Shared {
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
         self.0.lock().unwrap().out_of_reach(links)
     }
+    fn unreserved(&self) -> Vec<Hold> {
+        self.0.lock().unwrap().unreserved()
+    }
     fn garbage(&mut self) -> usize {
         self.0.lock().unwrap().garbage()
     }
@@ -103,6 +106,9 @@ impl Kernel for Obliging {
     fn end_flows(&mut self, _: &Narrowed) {}
     fn out_of_reach(&mut self, _: &[LinkName]) -> Vec<LinkName> {
         vec![]
+    }
+    fn unreserved(&self) -> Vec<Hold> {
+        Vec::new()
     }
     fn garbage(&mut self) -> usize {
         0

@@ -10,7 +10,7 @@ use netagent::kernel::fake::Fake;
 use netagent::kernel::faulty::{Crashed, Fault, Faulty};
 use netagent::kernel::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
 use netagent::model::{Facts, LinkName, Mark, SandboxId};
-use netagent::object::Op;
+use netagent::object::{Hold, Op};
 use netagent::plan::Observed;
 use netagent::store::{Loaded, Store};
 
@@ -60,6 +60,9 @@ impl<K: Kernel> Kernel for Recorder<K> {
     }
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
         self.inner.out_of_reach(links)
+    }
+    fn unreserved(&self) -> Vec<Hold> {
+        self.inner.unreserved()
     }
     fn garbage(&mut self) -> usize {
         self.inner.garbage()

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netagent::engine::{Engine, PortRequest};
+use netagent::engine::{Caveat, Engine, PortRequest};
 use netagent::model::{EndpointId, HostAddress, PortRange, Protocol};
 use proptest::prelude::*;
 
@@ -220,4 +220,20 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn ports_without_a_socket_are_said_not_to_be_reserved() {
+    let machine = Machine::new();
+    let mut engine = engine(&machine);
+    let sctp = PortRequest { protocol: Protocol::Sctp, ..port(2905, 2905) };
+    engine.publish(WEB, ONE, &[port(8080, 80), sctp]).unwrap();
+    let caveats = |engine: &Engine| {
+        let ports = engine.ports();
+        ports.iter().map(|port| (port.published.protocol, port.caveat)).collect::<Vec<_>>()
+    };
+    assert_eq!(caveats(&engine), [(Protocol::Sctp, None), (Protocol::Tcp, None)]);
+    machine.host.take_sctp_away();
+    let unreserved = [(Protocol::Sctp, Some(Caveat::NotReserved)), (Protocol::Tcp, None)];
+    assert_eq!(caveats(&engine), unreserved);
 }

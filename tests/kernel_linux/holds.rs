@@ -1,6 +1,5 @@
 //! Sockets held on published ports, beside those of other programs.
 
-use netagent::kernel::linux::hold::has_sctp;
 use socket2::{Domain, Socket, Type};
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -183,14 +182,17 @@ tests! {
 
     fn sctp_ports_are_held_where_there_are_such_sockets() {
         let mut kernel = linux();
-        assert_eq!(kernel.facts().unwrap().sctp, has_sctp());
+        let sctp = Some(socket2::Protocol::SCTP);
+        let has_sctp = Socket::new(Domain::IPV4, Type::STREAM, sctp).is_ok();
         let object = held(Protocol::Sctp, "*", 2905, 2906);
         create(&mut kernel, std::slice::from_ref(&object));
         check_met(&mut kernel, &object);
         let bound = std::fs::read_to_string("/proc/thread-self/net/sctp/eps");
         let bound = bound.map_or(0, |text| text.lines().count() - 1);
-        assert_eq!(bound, if has_sctp() { 2 } else { 0 });
+        assert_eq!(bound, if has_sctp { 2 } else { 0 });
+        assert_eq!(kernel.unreserved().is_empty(), has_sctp);
         attempt(&mut kernel, Op::Delete(object.clone())).unwrap();
         assert_eq!(seen(&mut kernel, &object), None);
+        assert_eq!(kernel.unreserved(), []);
     }
 }

@@ -150,6 +150,34 @@ tests! {
         assert!(!sh("ip link").contains("nag-"), "nothing is left");
     }
 
+    fn an_address_leaves_a_foreign_bridge_and_what_depends_on_it_stays() {
+        let mut kernel = linux();
+        sh("ip link add br0 type bridge; ip link set br0 up
+            echo 0 > /proc/sys/net/ipv4/conf/all/promote_secondaries
+            echo 0 > /proc/sys/net/ipv4/conf/br0/promote_secondaries");
+        let ours = address(Netns::Host, "br0", "10.9.0.1/24");
+        create(&mut kernel, std::slice::from_ref(&ours));
+        sh("ip addr add 10.9.0.7/24 brd + label br0:seven metric 5 dev br0
+            ip addr add 10.9.0.8/24 scope global noprefixroute dev br0
+            ip addr add 10.9.0.9/24 dev br0; ip addr add 10.9.0.9/32 dev br0
+            ip addr add 10.9.0.10/25 dev br0
+            ip route add 192.0.2.0/24 via 10.9.0.200 src 10.9.0.7
+            ip route add 198.51.100.0/24 dev br0 src 10.9.0.8");
+        let addresses = || {
+            let shown = sh("ip -4 -o addr show dev br0 | sed 's/^[0-9]*: *br0 *//' | sort");
+            shown.replace(" secondary", "")
+        };
+        let routes = || sh("ip -4 route show dev br0 | grep -v '^10.9.0.0/24' | sort");
+        let without_ours =
+            |shown: String| shown.lines().filter(|line| !line.contains(" 10.9.0.1/24")).fold(
+                String::new(), |all, line| all + line + "\n");
+        let before = (without_ours(addresses()), routes());
+        assert_eq!(before.0.lines().count(), 5, "{}", before.0);
+        attempt(&mut kernel, Op::Delete(ours.clone())).unwrap();
+        assert_eq!((addresses(), routes()), before);
+        assert!(sh("ip -4 route show dev br0").contains("10.9.0.0/24 proto kernel"));
+    }
+
     fn operations_after_a_failure_are_not_tried() {
         let mut kernel = linux();
         let missing = address(Netns::Host, "nowhere", "10.9.0.1/24");

@@ -115,6 +115,25 @@ tests! {
         assert!(heard == sent, "{} of {} bytes came back whole", heard.len(), sent.len());
     }
 
+    fn dead_ends_of_silent_connections_are_noticed() {
+        let mut kernel = with_container();
+        server(90, "one");
+        create(&mut kernel, &[relayed(Protocol::Tcp, 8080, 8080, Some(90))]);
+        let mut stream = call(8080);
+        assert_eq!(greeting(&mut stream), "one");
+        // The agent's ends: the one that was called, and the one that calls the container.
+        wait_until("both sockets are kept alive", || {
+            let table = std::fs::read_to_string("/proc/thread-self/net/tcp6").unwrap();
+            let is_kept = |line: &&str| {
+                let row: Vec<&str> = line.split_whitespace().collect();
+                let agents = row[1].ends_with(":1F90") || row[2].ends_with(":005A");
+                // A keepalive timer (net/ipv6/tcp_ipv6.c), on a connection.
+                agents && row[3] == "01" && row[5].starts_with("02:")
+            };
+            table.lines().skip(1).filter(is_kept).count() == 2
+        });
+    }
+
     fn a_caller_is_refused_where_the_container_is_not_listening() {
         let mut kernel = with_container();
         create(&mut kernel, &[relayed(Protocol::Tcp, 8080, 8080, Some(90))]);

@@ -1,10 +1,8 @@
 //! Ports chosen again, because the setting of their network changes what they resolve to.
 
-use nix::errno::Errno;
-
 use super::choice::{Chosen, Free, Refused, Wish, wishes};
 use super::index::PortIndex;
-use super::{ATTEMPTS, is_choice, named_in};
+use super::{ATTEMPTS, is_choice};
 use crate::engine::{Engine, Mode};
 use crate::model::{
     DriverSpec, EndpointSpec, Error, NetworkSpec, PortRange, Protocol, Result, StoredEndpoint,
@@ -20,12 +18,7 @@ pub(in crate::engine) struct Again {
 impl Again {
     /// The port of our choice that another program turned out to have.
     pub(in crate::engine) fn taken(&self, error: &Error) -> Option<(Protocol, u16)> {
-        if error.errno != Some(Errno::EADDRINUSE as i32) {
-            return None;
-        }
-        let mut ports = self.endpoints.iter().flat_map(|endpoint| &endpoint.spec.ports);
-        let taken = ports.find_map(|published| named_in(published, error))?;
-        is_choice(&self.wishes, taken).then_some(taken)
+        error.port.filter(|taken| is_choice(&self.wishes, *taken))
     }
 }
 

@@ -4,8 +4,6 @@ mod again;
 mod choice;
 mod index;
 
-use nix::errno::Errno;
-
 use super::Engine;
 use super::execute::{execute, roll_forward};
 use crate::model::{
@@ -96,13 +94,14 @@ impl Engine {
                     self.remember_ephemeral(&ports);
                     return Ok(());
                 }
-                Err((error, Some(taken)))
-                    if refused.len() < ATTEMPTS && is_choice(&wishes, taken) =>
-                {
+                Err(error) => {
+                    let ours = error.port.filter(|taken| is_choice(&wishes, *taken));
+                    let Some(taken) = ours.filter(|_| refused.len() < ATTEMPTS) else {
+                        return Err(error);
+                    };
                     tracing::debug!(port = taken.1, "taken on the host, trying another: {error}");
                     refused.insert(taken);
                 }
-                Err((error, _)) => return Err(error),
             }
         }
     }
@@ -172,28 +171,22 @@ impl Engine {
             .advise("publish another host port; `netagent ports` lists them all")
     }
 
-    /// Takes the endpoint from its old ports to its new ones. On failure the old ones stay; names
-    /// the port that another program has.
+    /// Takes the endpoint from its old ports to its new ones. On failure the old ones stay.
     fn replace_ports(
         &mut self,
         network: &NetworkSpec,
         old: &StoredEndpoint,
         new: StoredEndpoint,
-    ) -> std::result::Result<(), (Error, Option<(Protocol, u16)>)> {
+    ) -> Result<()> {
         let before = self.endpoint_objects(network, old);
         let after = self.endpoint_objects(network, &new);
         let plan = delta(&before, &after);
-        self.store
-            .commit(&[Change::PutEndpoint(Box::new(new.clone()))])
-            .map_err(|error| (error, None))?;
+        self.store.commit(&[Change::PutEndpoint(Box::new(new.clone()))])?;
         if let Err(error) = execute(&mut *self.kernel, &plan) {
-            let taken = (error.errno == Some(Errno::EADDRINUSE as i32))
-                .then(|| new.spec.ports.iter().find_map(|port| named_in(port, &error)))
-                .flatten();
             if let Err(lost) = self.store.commit(&[Change::PutEndpoint(Box::new(old.clone()))]) {
                 self.note("store", lost.to_string());
             }
-            return Err((error, taken));
+            return Err(error);
         }
         self.ports.remove(&old.spec);
         self.ports.add(&new.spec);
@@ -235,10 +228,4 @@ fn is_choice(wishes: &[Wish], (protocol, port): (Protocol, u16)) -> bool {
         && same.any(|wish| {
             wish.host_ports.is_none_or(|ports| ports.first() <= port && port <= ports.last())
         })
-}
-
-/// The port of a block that an error of the kernel names, as `port 8080/tcp`.
-fn named_in(published: &Published, error: &Error) -> Option<(Protocol, u16)> {
-    let names = |port: &u16| error.why.contains(&format!("port {port}/{}", published.protocol));
-    published.host_ports.iter().find(names).map(|port| (published.protocol, port))
 }

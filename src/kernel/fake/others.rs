@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::Fake;
+use super::{Fake, Host};
 use crate::kernel::{Announcement, Narrowed};
 use crate::model::{Facts, LinkName, Protocol};
-use crate::object::{Netns, Object, ObjectKey};
+use crate::object::{Hold, Netns, Object, ObjectKey};
 
 impl Fake {
     /// Another program binds a port.
@@ -55,8 +55,29 @@ impl Fake {
         self.host().narrowed.clone()
     }
 
+    /// The kernel has no SCTP sockets.
+    pub fn take_sctp_away(&self) {
+        self.host().sctp = false;
+    }
+
     /// The other end of this veth is in a namespace that nobody finds.
     pub fn hide_other_end(&self, link: &LinkName) {
         self.host().hidden.insert(link.clone());
+    }
+}
+
+impl Host {
+    /// Holds of a protocol that there are no sockets of.
+    pub(super) fn without_socket(&self) -> Vec<Hold> {
+        let mut found = Vec::new();
+        for thing in self.things.values() {
+            if let Object::Hold(hold) = thing
+                && hold.protocol == Protocol::Sctp
+                && !self.sctp
+            {
+                found.push(hold.clone());
+            }
+        }
+        found
     }
 }

@@ -1,8 +1,9 @@
 //! Addresses and routes, on the host and in sandboxes.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo,
@@ -11,11 +12,11 @@ use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, Route
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-use super::seen::{OUR_ADDRESSES, OUR_ROUTES, SeenAddress, SeenLink};
+use super::seen::{OUR_ADDRESSES, OUR_ROUTES, SeenLink};
 use super::sysctl;
 use super::wire::{Mode, Request, Wire, no_such_link};
 use crate::kernel::KernelError;
-use crate::object::{Address, Hop, Netns, Revert, Route, Sysctl};
+use crate::object::{Address, Hop, Netns, Route};
 
 /// Metric of the routes that the kernel makes for the subnets of IPv6 addresses (IP6_RT_PRIO_ADDRCONF
 /// in net/ip6_route.h).
@@ -64,30 +65,54 @@ pub fn delete_address(wire: &mut Wire, address: &Address) -> Result<(), KernelEr
     }
 }
 
-/// Without promotion the kernel takes all later addresses of a subnet along with its first one.
+/// Without promotion the kernel takes all later addresses of a subnet along with its first one, and
+/// routes with them. Those come back in the same system call, which is performed whole even where
+/// we are killed; meanwhile each is also there with a prefix of its own, so that no route goes that
+/// names it.
 fn keeping_others(
     wire: &mut Wire,
     link: &SeenLink,
     address: &Address,
     remove: Request,
 ) -> Result<(), KernelError> {
-    let same = |other: &SeenAddress| {
-        other.link == link.index
-            && other.net != address.net
-            && other.net.trunc() == address.net.trunc()
+    let promotes =
+        |name: &str| sysctl::host_is_on(&format!("net/ipv4/conf/{name}/promote_secondaries"));
+    let net = match address.net {
+        IpNet::V4(net) if !promotes("all") && !promotes(&link.name) => net,
+        IpNet::V4(_) | IpNet::V6(_) => return wire.send(vec![remove]),
     };
-    let key = format!("net/ipv4/conf/{}/promote_secondaries", link.name);
-    let off = sysctl::host(&key).is_some_and(|value| value == "0");
-    if !off || address.net.addr().is_ipv6() || !wire.addresses()?.iter().any(same) {
-        return wire.send(vec![remove]);
+    let (mut going, mut alone) = (Vec::new(), BTreeSet::new());
+    for message in wire.address_messages()? {
+        let Some(other) = local_v4(&message).filter(|_| message.header.index == link.index) else {
+            continue;
+        };
+        let header = &message.header;
+        let later = header.flags.contains(AddressHeaderFlags::Secondary) && other != net.addr();
+        if header.prefix_len == 32 {
+            alone.insert(other);
+        } else if later && header.prefix_len == net.prefix_len() && net.contains(&other) {
+            going.push((other, message));
+        }
     }
-    let promote = |value: &str| {
-        let (netns, value, revert) = (Netns::Host, value.into(), Revert::WithLink);
-        sysctl::write(&Sysctl { netns, key: key.clone(), value, revert })
-    };
-    promote("1")?;
-    let removed = wire.send(vec![remove]);
-    removed.and(promote("0"))
+    let whole = going.iter().map(|(other, _)| Ipv4Net::from(*other));
+    let stand_ins: Vec<Ipv4Net> = whole.filter(|net| !alone.contains(&net.addr())).collect();
+    let mut requests: Vec<Request> =
+        stand_ins.iter().map(|net| added(address_message(link.index, (*net).into()))).collect();
+    requests.push(remove);
+    requests.extend(going.into_iter().map(|(_, message)| {
+        // It is there still where ours was not the first.
+        Request::new(RouteNetlinkMessage::NewAddress(message), Mode::Replace)
+    }));
+    requests.extend(stand_ins.into_iter().map(|net| withdrawal(link.index, net.into())));
+    wire.send(requests)
+}
+
+/// The address itself, which on a point-to-point link is not IFA_ADDRESS.
+fn local_v4(message: &AddressMessage) -> Option<Ipv4Addr> {
+    message.attributes.iter().find_map(|attribute| {
+        let AddressAttribute::Local(IpAddr::V4(local)) = attribute else { return None };
+        Some(*local)
+    })
 }
 
 fn needed(wire: &mut Wire, address: &Address) -> Result<SeenLink, KernelError> {

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::accept::Available;
 use super::seen::{SeenAddress, SeenLink, SeenRoute};
+use super::sysctl;
 use super::wire::Wire;
-use super::{hold, sysctl};
 use crate::kernel::KernelError;
 use crate::model::{Facts, ForeignBridge, LinkName, Mark, Mtu, Uplink};
 
@@ -38,7 +38,6 @@ pub fn read(wire: &mut Wire, mark: Mark, iptables: Available) -> Result<Facts, K
         bridged_v6_filtered: sysctl::host_is_on("net/bridge/bridge-nf-call-ip6tables"),
         iptables: iptables.v4,
         ip6tables: iptables.v6,
-        sctp: hold::has_sctp(),
         mark,
         foreign_links: links
             .values()

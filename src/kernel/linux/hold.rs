@@ -90,13 +90,11 @@ impl Holds {
             let ending = if to.relay.is_none() { Ending::Finish } else { Ending::Now };
             self.relays.end(key, ending);
         }
-        if to.relay.is_none() {
-            for (_, socket) in &held.sockets {
-                self.close(socket, to.protocol).map_err(refused)?;
-            }
-        }
         let next = Held { hold: to.clone(), sockets: held.sockets.clone() };
-        self.serve(key, &next)?;
+        match to.relay {
+            None => self.close_all(&next).map_err(refused)?,
+            Some(_) => self.serve(key, &next)?,
+        }
         *held = next;
         Ok(())
     }
@@ -116,8 +114,22 @@ impl Holds {
         self.held.values().map(|held| &held.hold)
     }
 
-    /// Lets in what is to be relayed, and relays it.
+    /// What is held in name only, because there are no such sockets.
+    pub fn without_socket(&self) -> impl Iterator<Item = &Hold> {
+        self.held.values().filter(|held| held.sockets.is_empty()).map(|held| &held.hold)
+    }
+
+    /// Lets in what is to be relayed, and relays it, or lets in nothing: whom nobody takes would
+    /// wait for ever.
     fn serve(&mut self, key: &ObjectKey, held: &Held) -> Result<(), KernelError> {
+        self.try_serve(key, held).inspect_err(|_| {
+            if let Err(error) = self.close_all(held) {
+                tracing::warn!(%key, %error, "who connects to [::1] may wait in vain");
+            }
+        })
+    }
+
+    fn try_serve(&mut self, key: &ObjectKey, held: &Held) -> Result<(), KernelError> {
         let Some(relay) = held.hold.relay else { return Ok(()) };
         let first = held.hold.ports.first();
         let mut ports = Vec::new();
@@ -132,12 +144,23 @@ impl Holds {
         })
     }
 
+    /// Lets nothing in any more; goes on after an error, and gives the first.
+    fn close_all(&mut self, held: &Held) -> io::Result<()> {
+        let mut closed = Ok(());
+        for (_, socket) in &held.sockets {
+            closed = closed.and(self.close(socket, held.hold.protocol));
+        }
+        closed
+    }
+
     /// Lets nothing in any more; who waits to be relayed is refused.
     fn close(&mut self, socket: &Socket, protocol: Protocol) -> io::Result<()> {
         self.drop_all.attach(socket)?;
         match protocol {
             Protocol::Udp => Ok(()),
             Protocol::Tcp | Protocol::Sctp => {
+                // Before that `accept` would wait.
+                socket.set_nonblocking(true)?;
                 while let Ok((waiting, _)) = socket.accept() {
                     relay::reset_when_dropped(&waiting)?;
                 }
@@ -156,11 +179,6 @@ impl Holds {
             );
         }
     }
-}
-
-/// Whether SCTP sockets can be had.
-pub fn has_sctp() -> bool {
-    Socket::new(Domain::IPV4, Type::STREAM, Some(SCTP)).is_ok()
 }
 
 fn unknown() -> KernelError {
@@ -232,4 +250,38 @@ fn open(socket: &Socket, protocol: Protocol) -> io::Result<()> {
         Protocol::Tcp | Protocol::Sctp => socket.listen(BACKLOG)?,
     }
     filter::only_to_loopback_v6(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::PortRange;
+    use crate::object::Relay;
+    use std::fs::File;
+    use std::net::TcpStream;
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    #[test]
+    fn a_relay_that_cannot_begin_leaves_no_port_open() {
+        let hold = |relay| Hold {
+            protocol: Protocol::Tcp,
+            host: HostAddress::At(Ipv6Addr::LOCALHOST.into()),
+            ports: PortRange::new(1, 2).unwrap(),
+            relay,
+        };
+        let mut holds = Holds::default();
+        let first = Arc::new(bind(&hold(None), 0, &mut holds.drop_all).unwrap());
+        let port = first.local_addr().unwrap().as_socket().unwrap();
+        let no_socket = Socket::from(OwnedFd::from(File::open("/dev/null").unwrap()));
+        let sockets = vec![(1, first), (2, Arc::new(no_socket))];
+        let key = Object::Hold(hold(None)).key();
+        holds.held.insert(key, Held { hold: hold(None), sockets });
+        let relay = Relay { to: Ipv6Addr::LOCALHOST, first: 9 };
+        let error = holds.change(&hold(Some(relay))).unwrap_err();
+        assert_eq!(error.errno, Errno::ENOTSOCK as i32);
+        assert_eq!(holds.all().next().unwrap().relay, None);
+        let called = TcpStream::connect_timeout(&port, Duration::from_millis(50));
+        assert_eq!(called.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 }

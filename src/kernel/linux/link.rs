@@ -230,10 +230,12 @@ fn other_end<'a>(
     }
     let Some((index, netns)) = seen.peer_elsewhere else { return Ok(None) };
     let Some(wire) = wires.numbered(netns)? else { return Ok(None) };
-    // A number is given again when its namespace has ended.
-    let leads_back = wire.link_at(index)?.is_some_and(|peer| {
-        peer.kind == "veth" && peer.peer_elsewhere.is_some_and(|(back, _)| back == seen.index)
-    });
+    // A number is given again when its namespace has ended, and another one's link can have the
+    // same index: it is the other end only if it leads back, and to this very namespace.
+    let back = wire.link_at(index)?.filter(|peer| peer.kind == "veth");
+    let Some((back, there)) = back.and_then(|peer| peer.peer_elsewhere) else { return Ok(None) };
+    let host = wire.number_of(&netns::current()?)?;
+    let leads_back = back == seen.index && host == Some(there);
     Ok(leads_back.then_some((wire, index)))
 }
 

@@ -28,7 +28,7 @@ use std::path::Path;
 
 use crate::kernel::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
 use crate::model::{Facts, LinkName, Mark, SandboxId};
-use crate::object::{Link, LinkKind, Netns, Object, Op};
+use crate::object::{Hold, Link, LinkKind, Netns, Object, Op};
 use crate::plan::Observed;
 
 use accept::{Accepts, Available};
@@ -169,6 +169,10 @@ impl Kernel for Linux {
         let mut wires = Wires::new(&mut self.wire);
         let lost = |name: &&LinkName| !link::reaches_other_end(&mut wires, name);
         links.iter().filter(lost).cloned().collect()
+    }
+
+    fn unreserved(&self) -> Vec<Hold> {
+        self.holds.without_socket().cloned().collect()
     }
 
     fn garbage(&mut self) -> usize {

@@ -47,13 +47,17 @@ pub fn open(path: &Path) -> Result<File, KernelError> {
 /// the host a second default route.
 pub fn identity(path: &Path) -> Result<SandboxId, KernelError> {
     let inode = |file: &File| file.metadata().map(|meta| meta.ino()).map_err(refused);
-    let own = File::open("/proc/thread-self/ns/net").map_err(refused)?;
     let id = inode(&open(path)?)?;
-    if id == inode(&own)? {
+    if id == inode(&current()?)? {
         let text = format!("network namespace \"{}\" is the host's own", path.display());
         return Err(KernelError::new(Errno::EINVAL as i32, text));
     }
     Ok(SandboxId(id))
+}
+
+/// The calling thread's namespace.
+pub fn current() -> Result<File, KernelError> {
+    File::open("/proc/thread-self/ns/net").map_err(refused)
 }
 
 /// Does `work` on a fresh thread in the namespace at `path`.
@@ -62,10 +66,18 @@ pub fn within<T: Send>(
     work: impl FnOnce() -> Result<T, KernelError> + Send,
 ) -> Result<T, KernelError> {
     let file = open(path)?;
+    inside(&file, &format!("\"{}\"", path.display()), work)
+}
+
+/// Does `work` on a fresh thread in an open namespace, called `name` in errors.
+fn inside<T: Send>(
+    file: &File,
+    name: &str,
+    work: impl FnOnce() -> Result<T, KernelError> + Send,
+) -> Result<T, KernelError> {
     on_a_fresh_thread(|| {
-        enter(&file).map_err(|errno| {
-            KernelError::new(errno as i32, format!("cannot enter \"{}\"", path.display()))
-        })?;
+        enter(file)
+            .map_err(|errno| KernelError::new(errno as i32, format!("cannot enter {name}")))?;
         work()
     })
 }
@@ -121,13 +133,15 @@ pub fn run_in<T: Send>(
 pub struct Wires<'a> {
     host: &'a mut Wire,
     sandboxes: BTreeMap<PathBuf, Wire>,
-    numbered: BTreeMap<i32, PathBuf>,
+    numbered: BTreeMap<i32, Wire>,
+    /// Where a namespace of a number was seen: only a hint, as another can be there by now.
+    hints: BTreeMap<i32, PathBuf>,
 }
 
 impl<'a> Wires<'a> {
     /// No sandbox entered yet.
     pub fn new(host: &'a mut Wire) -> Self {
-        Self { host, sandboxes: BTreeMap::new(), numbered: BTreeMap::new() }
+        Self { host, sandboxes: BTreeMap::new(), numbered: BTreeMap::new(), hints: BTreeMap::new() }
     }
 
     /// The host's socket.
@@ -164,18 +178,30 @@ impl<'a> Wires<'a> {
     /// mount nor a process leads there.
     pub fn numbered(&mut self, number: i32) -> Result<Option<&mut Wire>, KernelError> {
         if !self.numbered.contains_key(&number) {
-            for path in paths() {
-                if let Ok(file) = open(&path)
-                    && let Some(number) = self.host.number_of(&file)?
-                {
-                    self.numbered.insert(number, path);
-                }
+            let Some(file) = self.find(number)? else { return Ok(None) };
+            let wire = inside(&file, &format!("namespace number {number}"), Wire::open)?;
+            self.numbered.insert(number, wire);
+        }
+        Ok(self.numbered.get_mut(&number))
+    }
+
+    /// The namespace of a number, open: what was asked for its number is what is entered.
+    fn find(&mut self, number: i32) -> Result<Option<File>, KernelError> {
+        if let Some(Ok(file)) = self.hints.get(&number).map(|path| open(path))
+            && self.host.number_of(&file)? == Some(number)
+        {
+            return Ok(Some(file));
+        }
+        self.hints.clear();
+        let mut found = None;
+        for path in paths() {
+            let Ok(file) = open(&path) else { continue };
+            if let Some(there) = self.host.number_of(&file)? {
+                self.hints.insert(there, path);
+                found = found.or((there == number).then_some(file));
             }
         }
-        match self.numbered.get(&number).cloned() {
-            Some(path) => self.of(&Netns::Path(path)).map(Some),
-            None => Ok(None),
-        }
+        Ok(found)
     }
 }
 

@@ -34,6 +34,73 @@ const LOCAL: u32 = 255;
 /// RTM_F_CLONED: a cache entry, not a route.
 const CLONED: u32 = 0x200;
 
+/// Attributes of links (uapi linux/if_link.h).
+mod ifla {
+    /// IFLA_ADDRESS.
+    pub const ADDRESS: u16 = 1;
+    /// IFLA_IFNAME.
+    pub const NAME: u16 = 3;
+    /// IFLA_MTU.
+    pub const MTU: u16 = 4;
+    /// IFLA_LINK: of a veth the other end.
+    pub const LINK: u16 = 5;
+    /// IFLA_MASTER.
+    pub const MASTER: u16 = 10;
+    /// IFLA_LINKINFO.
+    pub const INFO: u16 = 18;
+    /// IFLA_IFALIAS.
+    pub const ALIAS: u16 = 20;
+    /// IFLA_GROUP.
+    pub const GROUP: u16 = 27;
+    /// IFLA_LINK_NETNSID.
+    pub const LINK_NETNSID: u16 = 37;
+
+    /// IFLA_INFO_KIND.
+    pub const INFO_KIND: u16 = 1;
+    /// IFLA_INFO_DATA.
+    pub const INFO_DATA: u16 = 2;
+    /// IFLA_INFO_SLAVE_DATA.
+    pub const INFO_PORT_DATA: u16 = 5;
+    /// IFLA_BR_NF_CALL_IPTABLES.
+    pub const BRIDGE_IPTABLES: u16 = 36;
+    /// IFLA_BR_NF_CALL_IP6TABLES.
+    pub const BRIDGE_IP6TABLES: u16 = 37;
+    /// IFLA_BRPORT_MODE.
+    pub const PORT_HAIRPIN: u16 = 4;
+    /// IFLA_BRPORT_ISOLATED.
+    pub const PORT_ISOLATED: u16 = 33;
+}
+
+/// Attributes of addresses (uapi linux/if_addr.h).
+mod ifa {
+    /// IFA_ADDRESS.
+    pub const ADDRESS: u16 = 1;
+    /// IFA_LOCAL.
+    pub const LOCAL: u16 = 2;
+    /// IFA_PROTO.
+    pub const PROTOCOL: u16 = 11;
+}
+
+/// Attributes of routes (uapi linux/rtnetlink.h).
+mod rta {
+    /// RTA_DST.
+    pub const DESTINATION: u16 = 1;
+    /// RTA_OIF.
+    pub const LINK: u16 = 4;
+    /// RTA_GATEWAY.
+    pub const GATEWAY: u16 = 5;
+    /// RTA_MULTIPATH.
+    pub const MULTIPATH: u16 = 9;
+    /// RTA_TABLE.
+    pub const TABLE: u16 = 15;
+}
+/// AF_INET (linux/socket.h).
+const FAMILY_V4: u8 = 2;
+/// AF_INET6.
+const FAMILY_V6: u8 = 10;
+/// NETNSA_NSID (uapi linux/net_namespace.h).
+const NAMESPACE_NUMBER: u16 = 1;
+
 /// A link.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SeenLink {
@@ -82,15 +149,15 @@ impl SeenLink {
         let mut elsewhere = None;
         for (kind, value) in attributes(payload.get(16..)?) {
             match kind {
-                1 => link.mac = value.try_into().ok().and_then(MacAddr::new),
-                3 => link.name = text(value),
-                4 => link.mtu = u32_at(value, 0).unwrap_or_default(),
-                5 => other_end = u32_at(value, 0),
-                10 => link.master = u32_at(value, 0).filter(|index| *index != 0),
-                18 => link.parse_info(value),
-                20 => link.alias = text(value),
-                27 => link.group = u32_at(value, 0).unwrap_or_default(),
-                37 => elsewhere = u32_at(value, 0).map(u32::cast_signed),
+                ifla::ADDRESS => link.mac = value.try_into().ok().and_then(MacAddr::new),
+                ifla::NAME => link.name = text(value),
+                ifla::MTU => link.mtu = u32_at(value, 0).unwrap_or_default(),
+                ifla::LINK => other_end = u32_at(value, 0),
+                ifla::MASTER => link.master = u32_at(value, 0).filter(|index| *index != 0),
+                ifla::INFO => link.parse_info(value),
+                ifla::ALIAS => link.alias = text(value),
+                ifla::GROUP => link.group = u32_at(value, 0).unwrap_or_default(),
+                ifla::LINK_NETNSID => elsewhere = u32_at(value, 0).map(u32::cast_signed),
                 _ => {}
             }
         }
@@ -103,16 +170,17 @@ impl SeenLink {
     fn parse_info(&mut self, info: &[u8]) {
         for (kind, value) in attributes(info) {
             match kind {
-                1 => self.kind = text(value),
-                2 if self.kind == "bridge" => {
-                    self.filter_bridged = attributes(value).any(|found| found == (36, &[1]));
-                    self.filter_bridged_v6 = attributes(value).any(|found| found == (37, &[1]));
+                ifla::INFO_KIND => self.kind = text(value),
+                ifla::INFO_DATA if self.kind == "bridge" => {
+                    let is_on = |switch| attributes(value).any(|found| found == (switch, &[1]));
+                    self.filter_bridged = is_on(ifla::BRIDGE_IPTABLES);
+                    self.filter_bridged_v6 = is_on(ifla::BRIDGE_IP6TABLES);
                 }
-                5 => {
+                ifla::INFO_PORT_DATA => {
                     for (kind, value) in attributes(value) {
                         match kind {
-                            4 => self.hairpin = value == [1],
-                            33 => self.isolated = value == [1],
+                            ifla::PORT_HAIRPIN => self.hairpin = value == [1],
+                            ifla::PORT_ISOLATED => self.isolated = value == [1],
                             _ => {}
                         }
                     }
@@ -152,9 +220,9 @@ impl SeenAddress {
         let (mut address, mut local, mut protocol) = (None, None, 0);
         for (kind, value) in attributes(payload.get(8..)?) {
             match kind {
-                1 => address = ip(value),
-                2 => local = ip(value),
-                11 => protocol = value.first().copied().unwrap_or_default(),
+                ifa::ADDRESS => address = ip(value),
+                ifa::LOCAL => local = ip(value),
+                ifa::PROTOCOL => protocol = value.first().copied().unwrap_or_default(),
                 _ => {}
             }
         }
@@ -211,19 +279,19 @@ impl SeenRoute {
             return None;
         }
         let mut destination = match family {
-            2 => IpAddr::from([0; 4]),
-            10 => IpAddr::from([0; 16]),
+            FAMILY_V4 => IpAddr::from([0; 4]),
+            FAMILY_V6 => IpAddr::from([0; 16]),
             _ => return None,
         };
         let mut via = None;
         let mut links = Vec::new();
         for (kind, value) in attributes(payload.get(12..)?) {
             match kind {
-                1 => destination = ip(value)?,
-                4 => links.extend(u32_at(value, 0)),
-                5 => via = ip(value),
-                9 => links.extend(next_hops(value)),
-                15 => table = u32_at(value, 0)?,
+                rta::DESTINATION => destination = ip(value)?,
+                rta::LINK => links.extend(u32_at(value, 0)),
+                rta::GATEWAY => via = ip(value),
+                rta::MULTIPATH => links.extend(next_hops(value)),
+                rta::TABLE => table = u32_at(value, 0)?,
                 _ => {}
             }
         }
@@ -257,12 +325,12 @@ impl SeenRoute {
     }
 }
 
-/// NETNSA_NSID of RTM_NEWNSID (uapi linux/net_namespace.h); `None` where none is assigned.
+/// The number in an RTM_NEWNSID; `None` where none is assigned.
 pub fn namespace_number(payload: &[u8]) -> Option<i32> {
     // struct rtgenmsg is one byte, padded.
     let mut attributes = attributes(payload.get(4..)?);
-    let number =
-        attributes.find_map(|(kind, value)| if kind == 1 { u32_at(value, 0) } else { None });
+    let number = attributes
+        .find_map(|(kind, value)| if kind == NAMESPACE_NUMBER { u32_at(value, 0) } else { None });
     number.map(u32::cast_signed).filter(|number| *number >= 0)
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage,
+    NetlinkMessage, Parseable,
 };
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
@@ -132,6 +132,15 @@ impl Wire {
     pub fn addresses(&mut self) -> Result<Vec<SeenAddress>, KernelError> {
         let found = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
         Ok(found.iter().filter_map(|message| SeenAddress::parse(&message.payload)).collect())
+    }
+
+    /// Every address of IPv4 with all there is to know of it, to be made again; what we cannot
+    /// take apart is passed over.
+    pub fn address_messages(&mut self) -> Result<Vec<AddressMessage>, KernelError> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        let found = self.dump(RouteNetlinkMessage::GetAddress(message))?;
+        Ok(found.iter().filter_map(|m| AddressMessage::parse(&m.payload).ok()).collect())
     }
 
     /// Every route of both families, of all tables.

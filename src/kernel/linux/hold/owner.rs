@@ -14,10 +14,11 @@ use crate::model::{HostAddress, Protocol};
 use crate::object::Hold;
 
 /// How long the owner of a taken port is searched for, while attaches wait. A guess: reading the
-/// descriptors of a few thousand processes.
+/// descriptors of a few thousand processes; the time of a search on a host with many would settle
+/// it.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How long nobody is searched for after a search that took too long: a publish tries up to ten
-/// ports.
+/// ports. A guess; how soon after a refusal an operator asks again would settle it.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// The search for owners, which is given up for a while where it takes too long.
@@ -67,7 +68,11 @@ pub fn explain(error: &io::Error, hold: &Hold, port: u16, search: &mut Search) -
         ),
         _ => format!("port {port}/{protocol}"),
     };
-    KernelError::new(errno, text)
+    let explained = KernelError::new(errno, text);
+    match errno == Errno::EADDRINUSE as i32 {
+        true => explained.with_port(protocol, port),
+        false => explained,
+    }
 }
 
 /// The process that has the port, as `nginx (pid 812)`: found by the socket's inode. `None` when

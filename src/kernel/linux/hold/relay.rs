@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use socket2::{SockRef, Socket};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, copy_bidirectional};
 use tokio::net::TcpStream;
@@ -26,13 +26,23 @@ use tokio::time::{sleep, timeout};
 use crate::model::Protocol;
 use crate::object::ObjectKey;
 
-/// Connections and UDP clients at once, of all ports together: two descriptors each. A guess;
-/// [::1] is for the host's own programs.
+/// Connections and UDP clients at once, of all ports together: two descriptors each. A guess, as
+/// [::1] is for the host's own programs; a host that refuses callers with the agent far below its
+/// RLIMIT_NOFILE would settle it.
 const AT_ONCE: usize = 1024;
-/// How long a container may take to accept. A guess: two repeated SYNs.
+/// How long a container may take to accept. A guess: two repeated SYNs, after 1 s and 3 s; how long
+/// containers take whose backlog is full would settle it.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// How long nothing is accepted after it failed, for want of descriptors.
+/// How long nothing is accepted after it failed, for want of descriptors. A guess between a caller
+/// who waits and a thread that spins; how long descriptors are wanting in practice would settle it.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection may be silent before its ends are asked whether they live, then how often
+/// and how many times. A guess, as an end that vanishes without a word is a container's whose
+/// namespace was taken down; how many places such connections hold would settle it.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// What becomes of connections when a relay ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +130,7 @@ async fn run(mut orders: UnboundedReceiver<Order>) {
     let mut served: BTreeMap<ObjectKey, Served> = BTreeMap::new();
     let mut finishing = JoinSet::new();
     while let Some(order) = orders.recv().await {
+        while finishing.try_join_next().is_some() {}
         // Nobody waits for the answer where the agent ends.
         let _ = match order {
             Order::Serve(key, protocol, ports, done) => {
@@ -169,11 +180,12 @@ async fn take_connections(
     room: Arc<Semaphore>,
     ended: watch::Receiver<()>,
 ) {
+    let mut failures = Failures::default();
     loop {
         let client = match accept(&socket).await {
             Ok(client) => client,
-            Err(_) => {
-                sleep(PAUSE).await;
+            Err(error) => {
+                failures.pause(to, &error).await;
                 continue;
             }
         };
@@ -191,12 +203,28 @@ async fn take_connections(
     }
 }
 
+/// What went wrong with one port, of which the first is told: it is tried again for ever.
+#[derive(Debug, Default)]
+struct Failures {
+    told: bool,
+}
+
+impl Failures {
+    async fn pause(&mut self, to: SocketAddrV6, error: &io::Error) {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(%to, %error, "cannot take what is sent to [::1], trying again");
+        }
+        sleep(PAUSE).await;
+    }
+}
+
 async fn accept(socket: &AsyncFd<Arc<Socket>>) -> io::Result<TcpStream> {
     loop {
         let mut ready = socket.readable().await?;
         if let Ok(accepted) = ready.try_io(|socket| socket.get_ref().accept()) {
             let (client, _) = accepted?;
             reset_when_dropped(&client)?;
+            client.set_tcp_keepalive(&KEEPALIVE)?;
             client.set_nonblocking(true)?;
             return TcpStream::from_std(client.into());
         }
@@ -207,6 +235,7 @@ async fn accept(socket: &AsyncFd<Arc<Socket>>) -> io::Result<TcpStream> {
 async fn carry(mut client: TcpStream, to: SocketAddrV6) -> io::Result<()> {
     let mut container = timeout(PATIENCE, TcpStream::connect(to)).await??;
     reset_when_dropped(&SockRef::from(&container))?;
+    SockRef::from(&container).set_tcp_keepalive(&KEEPALIVE)?;
     client.set_nodelay(true)?;
     container.set_nodelay(true)?;
     copy_bidirectional(&mut client, &mut container).await?;

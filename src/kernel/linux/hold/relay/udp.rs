@@ -15,9 +15,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::PAUSE;
+use super::Failures;
 
 /// How long a client may be silent before it is forgotten, at least; at most twice as long. As
 /// connection tracking has it for a flow with answers (nf_conntrack_udp_timeout_stream).
@@ -37,11 +37,12 @@ struct Session {
 pub async fn take_datagrams(socket: AsyncFd<Arc<Socket>>, to: SocketAddrV6, room: Arc<Semaphore>) {
     let mut answering = JoinSet::new();
     let mut sessions: HashMap<SocketAddrV6, Weak<Session>> = HashMap::new();
+    let mut failures = Failures::default();
     loop {
         let (data, client) = match receive(&socket).await {
             Ok(received) => received,
-            Err(_) => {
-                sleep(PAUSE).await;
+            Err(error) => {
+                failures.pause(to, &error).await;
                 continue;
             }
         };
@@ -77,7 +78,8 @@ fn open(to: SocketAddrV6, place: OwnedSemaphorePermit) -> io::Result<Session> {
 async fn answer(session: Arc<Session>, held: Arc<Socket>, client: SocketAddrV6) {
     loop {
         match timeout(IDLE, session.socket.readable()).await {
-            // A refusal, or a datagram that does not get through, is lost as datagrams may be.
+            // A refusal, or a datagram that does not get through, is lost as datagrams may be: only
+            // with a raw socket could the client be told.
             Ok(Ok(())) => drop(pass_back(&session.socket, &held, client)),
             Ok(Err(_)) => return,
             Err(_) if session.spoke.swap(false, Ordering::Relaxed) => {}
