@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netagent::ipam::{AddressBook, DefaultPool, Lease, PoolId, Purpose, default_pools};
 use netagent::model::ErrorClass;
-use netagent::object::Family;
+use netagent::model::Family;
 use proptest::prelude::*;
 
 fn net(text: &str) -> IpNet {

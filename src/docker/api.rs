@@ -15,13 +15,10 @@ pub struct Version {
 }
 
 impl Version {
-    /// Whether the API is at least this one: major and minor number.
-    pub fn is_at_least(&self, wanted: (u32, u32)) -> bool {
-        let numbers = self.api_version.split_once('.');
-        let parsed = numbers.and_then(|(major, minor)| {
-            Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
-        });
-        parsed.is_some_and(|found| found >= wanted)
+    /// Major and minor number.
+    pub fn numbers(&self) -> Option<(u32, u32)> {
+        let (major, minor) = self.api_version.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
     }
 }
 

@@ -32,10 +32,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, in bytes: a guess, ten times a host with 10,000 containers.
 const ANSWER_BYTES: usize = 256 << 20;
 
-/// The API of Docker 28.0, the first that announces addresses after it took a link. The part of it
-/// that does so ends dockerd when it is stopped twice: see [`DockerView::lone_placements`].
-const ANNOUNCES_FROM: (u32, u32) = (1, 48);
-
 /// Networks of these drivers have neither subnets nor addresses.
 const WITHOUT_ADDRESSES: [&str; 2] = ["host", "null"];
 
@@ -80,10 +76,12 @@ impl Client {
         let networks: Vec<api::Network> = self.list("/networks").await?;
         let containers: Vec<api::Container> = self.list("/containers/json").await?;
         let version: Option<api::Version> = self.get("/version").await?;
-        let announces = version.is_some_and(|version| version.is_at_least(ANNOUNCES_FROM));
         let info: Option<api::Info> = self.get("/info").await?;
-        let lone_placements = announces && info.is_none_or(|info| info.live_restore_enabled);
-        let mut view = DockerView { announces, lone_placements, ..DockerView::default() };
+        let mut view = DockerView {
+            api_version: version.and_then(|version| version.numbers()),
+            live_restore: info.map(|info| info.live_restore_enabled),
+            ..DockerView::default()
+        };
         for network in &networks {
             add_network(&mut view, network);
             if WITHOUT_ADDRESSES.contains(&network.driver.as_str()) {

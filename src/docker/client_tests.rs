@@ -87,39 +87,25 @@ async fn a_view_holds_names_labels_endpoints_subnets_and_addresses() {
 }
 
 #[tokio::test]
-async fn docker_announces_addresses_itself_from_28_on() {
-    for (version, announces) in [
-        (r#"{"ApiVersion":"1.41"}"#, false),
-        (r#"{"ApiVersion":"1.47"}"#, false),
-        (r#"{"ApiVersion":"1.48"}"#, true),
-        (r#"{"ApiVersion":"1.100"}"#, true),
-        (r#"{"ApiVersion":"2.0"}"#, true),
-        (r#"{"ApiVersion":"new"}"#, false),
-        ("{}", false),
+async fn the_version_and_whether_containers_outlive_docker_are_read_where_they_are_told() {
+    for (version, info, told) in [
+        (r#"{"ApiVersion":"1.41"}"#, r#"{"LiveRestoreEnabled":true}"#, (Some((1, 41)), Some(true))),
+        (
+            r#"{"ApiVersion":"1.100"}"#,
+            r#"{"LiveRestoreEnabled":false}"#,
+            (Some((1, 100)), Some(false)),
+        ),
+        (r#"{"ApiVersion":"new"}"#, "{}", (None, Some(false))),
+        ("{}", "{}", (None, Some(false))),
     ] {
         let mut pages = pages();
         pages.insert("/version".to_owned(), (StatusCode::OK, version.to_owned()));
-        let view = with_docker(pages, async |client| client.view().await).await.unwrap();
-        assert_eq!(view.announces, announces, "{version}");
-    }
-    let view = with_docker(pages(), async |client| client.view().await).await.unwrap();
-    assert!(!view.announces, "a Docker that does not tell its version");
-}
-
-#[tokio::test]
-async fn only_a_new_docker_that_may_restore_containers_takes_one_placed_link() {
-    for (version, info, lone) in [
-        ("1.41", r#"{"LiveRestoreEnabled":true}"#, false),
-        ("1.48", r#"{"LiveRestoreEnabled":true}"#, true),
-        ("1.48", r#"{"LiveRestoreEnabled":false}"#, false),
-    ] {
-        let mut pages = pages();
-        let version = format!(r#"{{"ApiVersion":"{version}"}}"#);
-        pages.insert("/version".to_owned(), (StatusCode::OK, version.clone()));
         pages.insert("/info".to_owned(), (StatusCode::OK, info.to_owned()));
         let view = with_docker(pages, async |client| client.view().await).await.unwrap();
-        assert_eq!(view.lone_placements, lone, "{version} {info}");
+        assert_eq!((view.api_version, view.live_restore), told, "{version} {info}");
     }
+    let view = with_docker(pages(), async |client| client.view().await).await.unwrap();
+    assert_eq!((view.api_version, view.live_restore), (None, None), "a Docker that tells nothing");
 }
 
 #[tokio::test]

@@ -8,18 +8,16 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Map, Value};
 
 use super::wire::{
-    CreateEndpoint, CreateNetwork, GatewayCheck, GatewayNeeds, IpamData, Join, OfEndpoint,
-    RequestPool, WithOptions,
+    CreateEndpoint, CreateNetwork, GatewayCheck, IpamData, Join, OfEndpoint, RequestPool,
+    WithOptions,
 };
 use super::{ADDRESS_SPACE, endpoint_options};
-use crate::driver;
 use crate::engine::{AttachRequest, EndpointRequest, NetworkRequest, PoolRequest, SubnetRequest};
 use crate::ipam::Purpose;
-use crate::model::{EndpointId, Error, Ipam, NetworkId, Origin, Reach, Result};
-use crate::object::Family;
+use crate::model::{EndpointId, Error, Family, Ipam, NetworkId, Origin, Reach, Result};
 
 /// Our driver's name as users type it after `-d`.
-const DRIVER: &str = "netagent";
+pub(super) const DRIVER: &str = "netagent";
 
 const GENERIC: &str = "com.docker.network.generic";
 const INTERNAL: &str = "com.docker.network.internal";
@@ -106,14 +104,11 @@ fn subnet(data: &IpamData, family: Family) -> Result<SubnetRequest> {
 }
 
 fn check_family(name: &str, net: IpNet, family: Family) -> Result<()> {
-    let (right, word) = match family {
-        Family::V4 => (matches!(net, IpNet::V4(_)), "IPv4"),
-        Family::V6 => (matches!(net, IpNet::V6(_)), "IPv6"),
-    };
-    if right {
-        Ok(())
-    } else {
-        Err(Error::usage(format!("{name} \"{net}\""), format!("not a subnet of {word}")))
+    match Family::of_net(net) == family {
+        true => Ok(()),
+        false => {
+            Err(Error::usage(format!("{name} \"{net}\""), format!("not a subnet of {family}")))
+        }
     }
 }
 
@@ -185,15 +180,13 @@ impl TryFrom<&CreateEndpoint> for EndpointRequest {
     }
 }
 
-impl TryFrom<&GatewayCheck> for GatewayNeeds {
+/// The options that a gateway may be needed for. What else is wrong with them is for CreateNetwork
+/// to say, which follows.
+impl TryFrom<&GatewayCheck> for (BTreeMap<String, String>, Reach) {
     type Error = Error;
 
-    /// What else is wrong with the options is for CreateNetwork to say, which follows.
     fn try_from(wire: &GatewayCheck) -> Result<Self> {
-        let reach = reach(&wire.options)?;
-        let options = user_options(&wire.options)?;
-        let (skip_ipv4, skip_ipv6) = driver::needs_no_gateway(DRIVER, &options, reach)?;
-        Ok(Self { skip_ipv4, skip_ipv6 })
+        Ok((user_options(&wire.options)?, reach(&wire.options)?))
     }
 }
 
@@ -241,8 +234,7 @@ impl TryFrom<&RequestPool> for PoolRequest {
         }
         let pool: Option<IpNet> = optional("Pool", &wire.pool)?;
         let family = match pool {
-            Some(IpNet::V4(_)) => Family::V4,
-            Some(IpNet::V6(_)) => Family::V6,
+            Some(pool) => Family::of_net(pool),
             None if wire.v6 => Family::V6,
             None => Family::V4,
         };

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::convert::field;
+use super::convert::{DRIVER, field};
 use super::plugin::{Plugin, Reply, done, gone_is_fine, value};
 use super::ports;
 use super::wire::{
@@ -34,9 +34,7 @@ pub(super) async fn handle(plugin: &Plugin, name: &str, method: &str, body: &[u8
         // EndpointOperInfo would keep the container from starting.
         "EndpointOperInfo" => Ok(Some(json!({ "Value": {} }))),
         "DiscoverNew" | "DiscoverDelete" | "FreeNetwork" => done(),
-        "GwAllocCheck" => {
-            value(&GatewayNeeds::try_from(&wire::parse::<GatewayCheck>(method, body)?)?)
-        }
+        "GwAllocCheck" => gateway_needs(plugin, wire::parse(method, body)?).await,
         "AllocateNetwork" => Err(Error::usage(
             "allocate a network for a swarm",
             "netagent's networks are local to their host",
@@ -52,6 +50,12 @@ async fn create_network(plugin: &Plugin, call: CreateNetwork) -> Reply {
     plugin.engine(move |engine| engine.create_network(request, Mode::Apply)).await?;
     plugin.ring();
     done()
+}
+
+async fn gateway_needs(plugin: &Plugin, call: GatewayCheck) -> Reply {
+    let (options, reach) = (&call).try_into()?;
+    let skips = plugin.engine(move |engine| engine.gateway_skips(DRIVER, &options, reach)).await?;
+    value(&GatewayNeeds { skip_ipv4: skips.v4, skip_ipv6: skips.v6 })
 }
 
 fn now_ms() -> u64 {
@@ -148,6 +152,7 @@ mod tests {
             mac: MacAddr::from_id(&[1; 32]),
             attach: Attach::HandOff,
             sysctls: Default::default(),
+            naming: Default::default(),
             asked: Vec::new(),
             publishes: false,
             ports: Vec::new(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::firewall::policy;
-use crate::model::{EndpointId, Facts, LinkName, Needs, Uplink};
-use crate::object::{Accept, Family, Netns, Object, Revert, Sysctl, Wanted};
+use crate::model::{EndpointId, Facts, Family, LinkName, Needs, Uplink};
+use crate::object::{Accept, Netns, Object, Revert, Sysctl, Wanted};
 
 /// What the host needs while networks exist: the table, the accept in DOCKER-USER and, where one
 /// of them reaches out, forwarding on the links it is routed over. `saved` holds the sysctls as

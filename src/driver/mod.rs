@@ -1,6 +1,6 @@
 //! Drivers: an option table each, and pure functions from specs to kernel objects.
 //!
-//! Dispatch is a closed enum with three match sites here. A driver never talks to the kernel and
+//! Dispatch is a closed enum; all that is asked of a driver is a function here. A driver never talks to the kernel and
 //! never reads the clock: the same intent and facts give the same objects.
 
 mod blocks;
@@ -17,10 +17,11 @@ pub use endpoint::{
 pub use options::{OptionRow, check_known, find};
 
 use crate::model::{
-    DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, Facts, ForeignBridge, LinkName,
-    Needs, NetworkId, NetworkSpec, Reach, Result, Subnet,
+    Announce, BridgeOwner, DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, Facts,
+    Family, ForeignBridge, HostAddress, LinkName, Needs, NetworkId, NetworkSpec, Reach, Result,
+    Subnet,
 };
-use crate::object::{Kind, Netns, ObjectKey, Wanted};
+use crate::object::{Netns, ObjectKey, Wanted};
 
 /// Turns a user's options into a driver's settings. `name` is the driver's (`bridge`, or
 /// Docker's name for us, `netagent`).
@@ -69,15 +70,41 @@ fn unknown(name: &str) -> Error {
     )
 }
 
-/// Whether a network of these options needs no gateway address, by family: IPv4, IPv6.
-pub fn needs_no_gateway(
+/// The families of which a network needs no gateway address: dockerd reserves none then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatewaySkips {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl GatewaySkips {
+    /// Whether the family is one of them.
+    pub const fn has(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+/// Those of a network of these options.
+pub fn gateway_skips(
     name: &str,
     options: &BTreeMap<String, String>,
     reach: Reach,
-) -> Result<(bool, bool)> {
+) -> Result<GatewaySkips> {
     match name {
-        "bridge" | "netagent" => bridge::needs_no_gateway(options, reach),
+        "bridge" | "netagent" => bridge::gateway_skips(options, reach),
         _ => Err(unknown(name)),
+    }
+}
+
+/// Those of a network that is there.
+pub fn gateway_skips_of(network: &NetworkSpec) -> Result<GatewaySkips> {
+    match &network.driver {
+        DriverSpec::Bridge(_) => bridge::gateway_skips(&network.options, network.reach),
     }
 }
 
@@ -90,6 +117,64 @@ pub fn adopted<'a>(
     match name {
         "bridge" | "netagent" => bridge::adopted(options, facts),
         _ => Err(unknown(name)),
+    }
+}
+
+/// The bridge of the operator's that a network uses, as it is.
+pub fn adopted_by<'a>(
+    network: &NetworkSpec,
+    facts: &'a Facts,
+) -> Result<Option<&'a ForeignBridge>> {
+    match &network.driver {
+        DriverSpec::Bridge(_) => bridge::adopted(&network.options, facts),
+    }
+}
+
+/// The link of the operator's that a network uses, there or not.
+pub fn operators_link(network: &NetworkSpec) -> Option<&LinkName> {
+    match &network.driver {
+        DriverSpec::Bridge(bridge) => {
+            (bridge.owner == BridgeOwner::Operator).then_some(&bridge.bridge)
+        }
+    }
+}
+
+/// The link on the host that a network has for itself.
+pub fn own_link(driver: &DriverSpec) -> &LinkName {
+    match driver {
+        DriverSpec::Bridge(bridge) => &bridge.bridge,
+    }
+}
+
+/// The link by which neighbours are told of new addresses, if they are.
+pub fn announced_on(network: &NetworkSpec) -> Option<&LinkName> {
+    match &network.driver {
+        DriverSpec::Bridge(bridge) => match bridge.announce {
+            Announce::Once => Some(&bridge.bridge),
+            Announce::Never => None,
+        },
+    }
+}
+
+/// What names of interfaces in sandboxes begin with; a number follows.
+pub fn interface_prefix(network: &NetworkSpec) -> &str {
+    match &network.driver {
+        DriverSpec::Bridge(bridge) => &bridge.interface_prefix,
+    }
+}
+
+/// Host address of published ports that name none.
+pub fn host_binding(network: &NetworkSpec) -> HostAddress {
+    match &network.driver {
+        DriverSpec::Bridge(bridge) => bridge.host_binding,
+    }
+}
+
+/// Whether host ports lead to containers' addresses of the family.
+pub fn translates(network: &NetworkSpec, family: Family) -> bool {
+    match (&network.driver, family) {
+        (DriverSpec::Bridge(bridge), Family::V4) => bridge.mode_v4.translates(),
+        (DriverSpec::Bridge(bridge), Family::V6) => bridge.mode_v6.translates(),
     }
 }
 
@@ -129,15 +214,11 @@ pub fn host_objects(facts: &Facts, needs: &Needs, saved: &BTreeMap<String, Strin
 
 /// The key of an endpoint's link on the host: gone when its sandbox is.
 pub fn host_end(endpoint: EndpointId) -> ObjectKey {
-    ObjectKey {
-        kind: Kind::Link,
-        netns: Netns::Host,
-        name: blocks::host_end_name(endpoint).to_string(),
-    }
+    ObjectKey::link(Netns::Host, &blocks::host_end_name(endpoint))
 }
 
 /// The key of the other end while it is on the host: before dockerd takes it, and after it gives
 /// it back.
 pub fn sandbox_end(endpoint: EndpointId) -> ObjectKey {
-    ObjectKey { name: sandbox_end_name(endpoint).to_string(), ..host_end(endpoint) }
+    ObjectKey::link(Netns::Host, &sandbox_end_name(endpoint))
 }

@@ -1,8 +1,9 @@
 //! Who is told that an endpoint's addresses have moved, and when.
 
 use super::Engine;
+use crate::driver;
 use crate::kernel::Announcement;
-use crate::model::{DriverSpec, EndpointSpec, NetworkSpec};
+use crate::model::{EndpointSpec, NetworkSpec};
 
 impl Engine {
     /// Tells the network where the endpoint's addresses will be. Before the container's end of the
@@ -10,12 +11,9 @@ impl Engine {
     /// warning each time. Nobody else has the address, so nothing is lost by saying it early, nor by
     /// an attach that fails afterwards.
     pub(super) fn announce(&mut self, network: &NetworkSpec, endpoint: &EndpointSpec) {
-        let DriverSpec::Bridge(bridge) = &network.driver;
-        if bridge.announce.count == 0 {
-            return;
-        }
+        let Some(bridge) = driver::announced_on(network) else { return };
         self.kernel.announce(&Announcement {
-            bridge: bridge.bridge.clone(),
+            bridge: bridge.clone(),
             mac: endpoint.mac,
             addresses: endpoint.addresses().collect(),
         });

@@ -1,19 +1,17 @@
-//! Endpoints: create, join, leave, delete.
+//! Endpoints: made, found, removed.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use ipnet::IpNet;
 
 use super::execute::{Left, execute, roll_forward, with_leftovers};
-use super::join::attach_of;
+use super::join::{attach_of, no_free_name, not_dockers};
 use super::{AttachRequest, EndpointRequest, Engine};
 use crate::driver;
 use crate::ipam::{PoolId, Purpose};
 use crate::model::{
-    Attach, DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, ErrorClass, LinkName,
-    MacAddr, NetworkId, NetworkPhase, NetworkSpec, PortRequest, Reach, Result, SandboxId,
-    StoredEndpoint,
+    Attach, EndpointId, EndpointPhase, EndpointSpec, Error, ErrorClass, LinkName, MacAddr, Naming,
+    NetworkId, NetworkPhase, NetworkSpec, PortRequest, Reach, Result, StoredEndpoint,
 };
 use crate::object::Wanted;
 use crate::plan::delta;
@@ -118,16 +116,20 @@ impl Engine {
             Some(id) => id,
             None => EndpointId::from_bytes(super::random_id()?),
         };
-        let DriverSpec::Bridge(bridge) = &network.driver;
-        let attach = match request.attach {
-            AttachRequest::HandOff => attach_of(network, None),
-            AttachRequest::Named { interface } => attach_of(network, Some(interface)),
-            AttachRequest::Netns { path, interface, default_route } => Attach::Netns {
-                id: self.sandbox(&path)?,
-                interface: self.interface_name(&path, interface, &bridge.interface_prefix)?,
-                path,
-                default_route: default_route && network.reach == Reach::External,
-            },
+        let (asked, attach) = match request.attach {
+            AttachRequest::HandOff => (None, attach_of(network, None)),
+            AttachRequest::Named { interface } => {
+                let asked = not_dockers(interface);
+                let attach = attach_of(network, asked.as_ref());
+                (asked, attach)
+            }
+            AttachRequest::Netns { path, interface: asked, default_route } => {
+                let id = self.sandbox(&path)?;
+                let prefix = driver::interface_prefix(network);
+                let interface = self.interface_name(&path, asked.as_ref(), prefix)?;
+                let default_route = default_route && network.reach == Reach::External;
+                (asked, Attach::Netns { path, id, interface, default_route })
+            }
         };
         let (v4, v6) =
             self.choose_addresses(network, &request.v4.map(IpNet::V4), &request.v6.map(IpNet::V6))?;
@@ -145,18 +147,11 @@ impl Engine {
             v6: v6.and_then(as_v6).or(request.v6),
             mac: request.mac.unwrap_or_else(own_mac),
             attach,
+            naming: Naming { asked, told: None },
             sysctls: request.sysctls,
             asked: Vec::new(),
             publishes: false,
             ports: Vec::new(),
-        })
-    }
-
-    /// Which namespace is at `path` now.
-    fn sandbox(&mut self, path: &Path) -> Result<SandboxId> {
-        self.kernel.sandbox(path).map_err(|error| {
-            Error::unavailable(format!("netns {}", path.display()), error.to_string())
-                .with_errno(error.errno)
         })
     }
 
@@ -165,23 +160,17 @@ impl Engine {
     fn interface_name(
         &self,
         path: &Path,
-        asked: Option<LinkName>,
+        asked: Option<&LinkName>,
         prefix: &str,
     ) -> Result<LinkName> {
-        let used: BTreeSet<&LinkName> = self.intent.interfaces_in(path).collect();
-        let doing = || format!("interface in netns {}", path.display());
         let Some(name) = asked else {
-            let free = (0..=used.len()).map(|number| format!("{prefix}{number}").parse());
-            let mut free = free.filter(|name| name.as_ref().is_ok_and(|name| !used.contains(name)));
-            return free
-                .next()
-                .unwrap_or_else(|| Err(format!("no name \"{prefix}…\" is free")))
-                .map_err(|why| Error::conflict(doing(), why));
+            return self.free_names(path, prefix).next().ok_or_else(|| no_free_name(path, prefix));
         };
-        match used.contains(&name) {
-            true => Err(Error::conflict(doing(), format!("another endpoint there is \"{name}\""))),
-            false => Ok(name),
+        if self.intent.interfaces_in(path).any(|used| used == name) {
+            let doing = format!("interface in netns {}", path.display());
+            return Err(Error::conflict(doing, format!("another endpoint there is \"{name}\"")));
         }
+        Ok(name.clone())
     }
 
     /// Where netagent gives out a network's addresses itself: the named ones, or the next free one
@@ -360,7 +349,6 @@ impl Engine {
         let errors = roll_forward(&mut *self.kernel, &delta(&wanted, &[]));
         self.ports.remove(&stored.spec);
         self.restore_siblings(stored.spec.id);
-        self.prefixes.remove(&stored.spec.id);
         if let Some(Left { error, .. }) = errors.into_iter().next() {
             let task = format!("remove endpoint \"{}\"", stored.spec.label());
             self.note(&stored.spec.label(), error.to_string());

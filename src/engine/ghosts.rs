@@ -26,7 +26,7 @@ impl Engine {
             ) => {
                 return Ok(true);
             }
-            (Attach::AtJoin { .. }, _) => return Ok(true),
+            (Attach::AtJoin, _) => return Ok(true),
             (Attach::Netns { path, id, .. }, _) => {
                 let (path, id) = (path.clone(), *id);
                 return self.is_lost(&path, id);

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use super::Engine;
 use crate::driver;
 use crate::model::{
-    BridgeOwner, DriverSpec, Needs, NetworkId, NetworkPhase, NetworkSpec, Reach, Result,
-    SavedSysctl, StoredNetwork,
+    Needs, NetworkId, NetworkPhase, NetworkSpec, Reach, Result, SavedSysctl, StoredNetwork,
 };
 use crate::object::{Object, Revert, Wanted};
 use crate::store::Change;
@@ -81,11 +80,9 @@ fn needs_of<'a>(networks: impl Iterator<Item = &'a NetworkSpec>) -> Option<Needs
         Some(Needs {
             outside: needs.outside || outside,
             outside_v6: needs.outside_v6 || (outside && network.v6().next().is_some()),
-            adopted: match &network.driver {
-                DriverSpec::Bridge(bridge) if outside && bridge.owner == BridgeOwner::Operator => {
-                    needs.adopted.into_iter().chain([bridge.bridge.clone()]).collect()
-                }
-                DriverSpec::Bridge(_) => needs.adopted,
+            adopted: {
+                let link = driver::operators_link(network).filter(|_| outside);
+                needs.adopted.into_iter().chain(link.cloned()).collect()
             },
         })
     })

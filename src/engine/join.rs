@@ -2,18 +2,24 @@
 //!
 //! By default dockerd takes the link. It knows nothing of one that we place, so its own numbering
 //! would run into it: that is done only under names that dockerd never gives.
+//!
+//! What an answer to dockerd is made of is recorded, so an agent that starts anew answers the same.
+//! Once handed over, a link stays handed over until its endpoint is removed, behind the prefix of its
+//! first sandbox.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
 use super::execute::{execute, roll_forward};
+use super::ports::in_order;
 use super::{Engine, Joined};
 use crate::driver;
 use crate::model::{
-    Attach, DriverSpec, EndpointId, EndpointPhase, EndpointSpec, Error, ErrorClass, LinkName,
-    NetworkId, NetworkSpec, Origin, PortRequest, Reach, Result, SandboxId, StoredEndpoint,
+    Attach, EndpointId, EndpointPhase, EndpointSpec, Error, ErrorClass, LinkName, NetworkId,
+    NetworkSpec, Origin, PortRequest, Reach, Result, SandboxId, StoredEndpoint,
 };
 use crate::object::Wanted;
 use crate::plan::delta;
@@ -21,8 +27,11 @@ use crate::plan::delta;
 /// What dockerd's own interface names begin with.
 const DOCKERS_PREFIX: &str = "eth";
 
-/// How many numbers are tried behind a prefix: more than a sandbox has interfaces.
-const NUMBERS: usize = 100;
+/// Numbers that fit behind every prefix.
+const NUMBERS: usize = 1000;
+
+/// How many free ones are tried, where the sandbox may have interfaces that are not ours.
+const ATTEMPTS: usize = 100;
 
 impl Engine {
     /// Takes an endpoint into a sandbox that wants these ports published: hands its link to
@@ -42,59 +51,59 @@ impl Engine {
     fn try_join(
         &mut self,
         network: &NetworkSpec,
-        stored: StoredEndpoint,
+        mut stored: StoredEndpoint,
         sandbox: &Path,
         ports: &[PortRequest],
     ) -> Result<Joined> {
-        let mut stored = self.settle(network, stored, sandbox)?;
-        let prefix = self.prefixes.get(&stored.spec.id).map(String::as_str);
-        let joined = joined(network, &stored.spec, prefix);
-        stored.phase = EndpointPhase::Joined;
-        let spec = stored.spec.clone();
-        match network.reach {
-            Reach::External => self.open_asked(network, stored, ports)?,
-            Reach::Internal => self.record(stored)?,
+        let placed = matches!(stored.spec.attach, Attach::Netns { .. });
+        if placed && stored.phase == EndpointPhase::Leaving {
+            // Its link would not go when it left.
+            self.leave(network.id, stored.spec.id)?;
+            stored = self.living_endpoint(network.id, stored.spec.id)?.1;
         }
+        let mut wished = stored.clone();
+        wished.phase = EndpointPhase::Joined;
+        if network.reach == Reach::External && !stored.spec.publishes {
+            wished.spec.asked = in_order(ports);
+        }
+        let spec = self.settle(network, &stored, wished, sandbox)?.spec;
+        let joined = joined(network, &spec);
         if joined.source.is_some() && !self.docker_announces {
             self.announce(network, &spec);
         }
         Ok(joined)
     }
 
-    /// The endpoint with its link made, where it was left open who places it.
+    /// Makes the endpoint what is `wished`: with its link, where it was left open who places it, and
+    /// open at its own address where that needs no translation. All of it, or all is as before.
     fn settle(
         &mut self,
         network: &NetworkSpec,
-        stored: StoredEndpoint,
+        stored: &StoredEndpoint,
+        wished: StoredEndpoint,
         sandbox: &Path,
     ) -> Result<StoredEndpoint> {
-        let asked = match &stored.spec.attach {
-            Attach::HandOff => return Ok(stored),
-            Attach::Netns { interface, .. } if stored.phase == EndpointPhase::Leaving => {
-                Some(interface.clone())
-            }
+        match &stored.spec.attach {
+            Attach::HandOff => return self.remake(network, stored, wished),
             Attach::Netns { path, id, .. } => {
                 if path == sandbox && !self.is_lost(path, *id)? {
-                    return Ok(stored);
+                    return self.remake(network, stored, wished);
                 }
                 let doing = format!("sandbox \"{}\"", sandbox.display());
                 return Err(Error::conflict(doing, format!("it is in \"{}\"", path.display())));
             }
-            Attach::AtJoin { interface } => interface.clone(),
-        };
-        match self.kernel.sandbox(sandbox) {
-            Ok(id) if self.may_place(sandbox, asked.as_ref()) => {
-                self.place(network, stored, asked, (sandbox, id))
+            Attach::AtJoin => {}
+        }
+        match self.sandbox(sandbox) {
+            Ok(id) if self.may_place(sandbox, stored.spec.naming.asked.as_ref()) => {
+                self.place(network, stored, wished, (sandbox, id))
             }
-            Ok(_) => self.hand_over(network, stored, asked, sandbox),
+            Ok(_) => self.hand_over(network, stored, wished, sandbox),
             // Before 28 dockerd makes a container's namespace after this.
-            Err(error) if error.errno == Errno::ENOENT as i32 => {
-                self.hand_over(network, stored, asked, sandbox)
+            Err(error) if error.errno == Some(Errno::ENOENT as i32) => {
+                self.hand_over(network, stored, wished, sandbox)
             }
-            Err(error) => {
-                let doing = format!("netns {}", sandbox.display());
-                Err(Error::unavailable(doing, error.to_string()).with_errno(error.errno))
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -113,7 +122,7 @@ impl Engine {
         let docker = self.intent.endpoints().filter(|known| known.spec.origin == Origin::Docker);
         let paths = docker.filter_map(|known| match &known.spec.attach {
             Attach::Netns { path, .. } => Some(path.clone()),
-            Attach::HandOff | Attach::AtJoin { .. } => None,
+            Attach::HandOff | Attach::AtJoin => None,
         });
         self.restored.extend(paths);
         let kernel = &mut self.kernel;
@@ -125,25 +134,27 @@ impl Engine {
     fn hand_over(
         &mut self,
         network: &NetworkSpec,
-        stored: StoredEndpoint,
-        asked: Option<LinkName>,
+        stored: &StoredEndpoint,
+        mut wished: StoredEndpoint,
         sandbox: &Path,
     ) -> Result<StoredEndpoint> {
-        let mut handed = stored.clone();
-        handed.spec.attach = Attach::HandOff;
-        handed.phase = EndpointPhase::Ready;
-        let handed = self.remake(network, &stored, handed)?;
+        let prefix = self.free_prefix(network, wished.spec.naming.asked.as_ref(), sandbox);
+        wished.spec.attach = Attach::HandOff;
+        wished.spec.naming.told = Some(prefix);
+        // Until the link is there an agent that starts anew must make both its ends.
+        wished.phase = EndpointPhase::Ready;
+        let mut handed = self.remake(network, stored, wished)?;
+        handed.phase = EndpointPhase::Joined;
+        self.record(handed.clone())?;
         self.warn_of_sysctls(&handed.spec);
-        let prefix = self.free_prefix(network, asked.as_ref(), sandbox);
-        if let Some(name) = asked {
+        if let Some(name) = &handed.spec.naming.asked {
             tracing::warn!(
-                endpoint = %stored.spec.id.short(),
+                endpoint = %handed.spec.id.short(),
                 interface = %name,
-                prefix,
+                prefix = handed.spec.naming.told,
                 "dockerd numbers this interface: its name may be another than asked for"
             );
         }
-        self.prefixes.insert(stored.spec.id, prefix);
         Ok(handed)
     }
 
@@ -155,7 +166,6 @@ impl Engine {
         asked: Option<&LinkName>,
         sandbox: &Path,
     ) -> String {
-        let DriverSpec::Bridge(bridge) = &network.driver;
         let bare =
             asked.map(|name| name.as_str().trim_end_matches(|last: char| last.is_ascii_digit()));
         let bare = bare.filter(|bare| !bare.is_empty());
@@ -163,7 +173,7 @@ impl Engine {
             let mut placed = self.intent.interfaces_in(sandbox);
             !placed.any(|name| number_after(name, prefix).is_some())
         };
-        let mut prefixes = bare.into_iter().chain([bridge.interface_prefix.as_str()]);
+        let mut prefixes = bare.into_iter().chain([driver::interface_prefix(network)]);
         prefixes.find(is_free).unwrap_or(DOCKERS_PREFIX).to_owned()
     }
 
@@ -171,35 +181,42 @@ impl Engine {
     fn place(
         &mut self,
         network: &NetworkSpec,
-        stored: StoredEndpoint,
-        asked: Option<LinkName>,
+        stored: &StoredEndpoint,
+        wished: StoredEndpoint,
         (path, id): (&Path, SandboxId),
     ) -> Result<StoredEndpoint> {
         // Before the link is there: it would hear its own address announced by another.
         self.announce(network, &stored.spec);
         let place = |interface: LinkName| {
-            let mut placed = stored.clone();
+            let mut placed = wished.clone();
             let path = PathBuf::from(path);
             placed.spec.attach = Attach::Netns { path, id, interface, default_route: false };
-            placed.phase = EndpointPhase::Joined;
             placed
         };
-        if let Some(name) = asked {
-            return self.remake(network, &stored, place(name));
+        if let Some(name) = &stored.spec.naming.asked {
+            return self.remake(network, stored, place(name.clone()));
         }
-        let DriverSpec::Bridge(bridge) = &network.driver;
-        let mut number = 0;
-        loop {
-            let name = format!("{}{number}", bridge.interface_prefix).parse();
-            let name: LinkName = name.map_err(|why: String| Error::conflict("interface", why))?;
-            let used = self.intent.interfaces_in(path).any(|used| *used == name);
-            number += 1;
-            match if used { None } else { Some(self.remake(network, &stored, place(name))) } {
-                Some(Err(error)) if number < NUMBERS && is_taken(&error) => {}
-                Some(result) => return result,
-                None => {}
+        let mut taken = None;
+        let prefix = driver::interface_prefix(network);
+        for name in self.free_names(path, prefix).take(ATTEMPTS) {
+            match self.remake(network, stored, place(name)) {
+                Err(error) if error.errno == Some(Errno::EEXIST as i32) => taken = Some(error),
+                result => return result,
             }
         }
+        Err(taken.unwrap_or_else(|| no_free_name(path, prefix)))
+    }
+
+    /// The names of a prefix and a number that no endpoint of ours has in the sandbox, lowest first.
+    pub(super) fn free_names(
+        &self,
+        sandbox: &Path,
+        prefix: &str,
+    ) -> impl Iterator<Item = LinkName> + use<> {
+        let used: BTreeSet<LinkName> = self.intent.interfaces_in(sandbox).cloned().collect();
+        let prefix = prefix.to_owned();
+        let names = (0..NUMBERS).filter_map(move |number| format!("{prefix}{number}").parse().ok());
+        names.filter(move |name| !used.contains(name))
     }
 
     /// Takes the endpoint from one way of being attached to another, or leaves all as it was.
@@ -243,12 +260,11 @@ impl Engine {
             return Err(left.error);
         }
         match &stored.spec.attach {
-            Attach::Netns { interface, .. } => {
-                let interface = Some(interface.clone());
-                stored.spec.attach = Attach::AtJoin { interface };
+            Attach::Netns { .. } => {
+                stored.spec.attach = Attach::AtJoin;
                 self.record(stored)
             }
-            Attach::HandOff | Attach::AtJoin { .. } => Ok(()),
+            Attach::HandOff | Attach::AtJoin => Ok(()),
         }
     }
 
@@ -272,16 +288,20 @@ impl Engine {
 
     /// Whether a sandbox has ended: nothing is at its path, or another namespace.
     pub(super) fn is_lost(&mut self, path: &Path, id: SandboxId) -> Result<bool> {
-        match self.kernel.sandbox(path) {
+        let gone = [Errno::ENOENT, Errno::EINVAL].map(|errno| Some(errno as i32));
+        match self.sandbox(path) {
             Ok(found) => Ok(found != id),
-            Err(error) if [Errno::ENOENT as i32, Errno::EINVAL as i32].contains(&error.errno) => {
-                Ok(true)
-            }
-            Err(error) => {
-                let doing = format!("netns {}", path.display());
-                Err(Error::unavailable(doing, error.to_string()).with_errno(error.errno))
-            }
+            Err(error) if gone.contains(&error.errno) => Ok(true),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Which namespace is at `path` now.
+    pub(super) fn sandbox(&mut self, path: &Path) -> Result<SandboxId> {
+        self.kernel.sandbox(path).map_err(|error| {
+            let doing = format!("netns {}", path.display());
+            Error::unavailable(doing, error.to_string()).with_errno(error.errno)
+        })
     }
 }
 
@@ -299,24 +319,30 @@ impl Engine {
     }
 }
 
-/// How an endpoint of Docker's is attached, as far as that is known before its sandbox is.
-pub(super) fn attach_of(network: &NetworkSpec, asked: Option<LinkName>) -> Attach {
-    let DriverSpec::Bridge(bridge) = &network.driver;
-    let asked = asked.filter(|name| {
-        let dockers = number_after(name, DOCKERS_PREFIX).is_some();
-        if dockers {
-            tracing::warn!(
-                interface = %name,
-                "dockerd gives names like this itself: the interface gets the network's prefix and \
-                 the lowest free number"
-            );
-        }
-        !dockers
-    });
-    match asked {
-        None if bridge.interface_prefix == DOCKERS_PREFIX => Attach::HandOff,
-        interface => Attach::AtJoin { interface },
+/// The name asked for, unless dockerd may give it itself.
+pub(super) fn not_dockers(asked: LinkName) -> Option<LinkName> {
+    if number_after(&asked, DOCKERS_PREFIX).is_none() {
+        return Some(asked);
     }
+    tracing::warn!(
+        interface = %asked,
+        "dockerd gives names like this itself: the interface gets the network's prefix and the \
+         lowest free number"
+    );
+    None
+}
+
+/// How an endpoint of Docker's is attached, as far as that is known before its sandbox is.
+pub(super) fn attach_of(network: &NetworkSpec, asked: Option<&LinkName>) -> Attach {
+    match asked {
+        None if driver::interface_prefix(network) == DOCKERS_PREFIX => Attach::HandOff,
+        Some(_) | None => Attach::AtJoin,
+    }
+}
+
+pub(super) fn no_free_name(sandbox: &Path, prefix: &str) -> Error {
+    let doing = format!("interface in netns {}", sandbox.display());
+    Error::conflict(doing, format!("no name \"{prefix}…\" is free"))
 }
 
 /// The number of an interface that is named by a prefix and one.
@@ -325,32 +351,26 @@ fn number_after<'a>(name: &'a LinkName, prefix: &str) -> Option<&'a str> {
     name.as_str().strip_prefix(prefix).filter(digits)
 }
 
-fn is_taken(error: &Error) -> bool {
-    error.errno == Some(Errno::EEXIST as i32)
-}
-
-/// The answer to dockerd; `handed` is the prefix for a link that is handed over, where it is not
-/// the network's.
-fn joined(network: &NetworkSpec, endpoint: &EndpointSpec, handed: Option<&str>) -> Joined {
-    let DriverSpec::Bridge(bridge) = &network.driver;
+/// The answer to dockerd.
+fn joined(network: &NetworkSpec, endpoint: &EndpointSpec) -> Joined {
     let gateway = |address: Option<IpAddr>| {
         let address = address.filter(|_| network.reach == Reach::External)?;
         network.gateway_for(address)
     };
     let v4 = gateway(endpoint.v4.map(|net| net.addr().into()));
     let v6 = gateway(endpoint.v6.map(|net| net.addr().into()));
-    let prefix = &bridge.interface_prefix;
+    let prefix = driver::interface_prefix(network);
     Joined {
         source: match &endpoint.attach {
             Attach::HandOff => Some(driver::sandbox_end_name(endpoint.id)),
-            Attach::Netns { .. } | Attach::AtJoin { .. } => None,
+            Attach::Netns { .. } | Attach::AtJoin => None,
         },
         prefix: match &endpoint.attach {
             Attach::Netns { interface, .. } if number_after(interface, prefix).is_none() => {
                 interface.to_string()
             }
-            Attach::HandOff => handed.unwrap_or(prefix).to_owned(),
-            Attach::Netns { .. } | Attach::AtJoin { .. } => prefix.clone(),
+            Attach::HandOff => endpoint.naming.told.as_deref().unwrap_or(prefix).to_owned(),
+            Attach::Netns { .. } | Attach::AtJoin => prefix.to_owned(),
         },
         gateway: v4.and_then(|address| match address {
             IpAddr::V4(address) => Some(address),

@@ -7,6 +7,14 @@ use crate::ipam::PoolId;
 use crate::model::{EndpointId, Ipam, NetworkId, Origin, Result};
 use crate::store::Change;
 
+/// The API of Docker 28.0, the first dockerd that announces the addresses of a link it took.
+///
+/// The part of it that announces is stopped when the link leaves, and found by the link's name. After
+/// a restart under live-restore all links that were placed have one name, the empty one: when the
+/// second of a sandbox leaves, dockerd ends with "close of closed channel" (RemoveInterface in
+/// libnetwork/osl). There a sandbox gets one placed link at most.
+const ANNOUNCES_FROM: (u32, u32) = (1, 48);
+
 impl Engine {
     /// A dockerd began: what of Docker's is here now is suspect until its API confirms it, and
     /// addresses are given out once more to those who had them.
@@ -38,8 +46,8 @@ impl Engine {
     /// cannot be removed does not keep the others.
     pub fn learn(&mut self, view: &DockerView, suspects: &Suspects) -> Result<()> {
         self.docker_subnets.clone_from(&view.subnets);
-        self.docker_announces = view.announces;
-        self.lone_placements = view.lone_placements;
+        self.docker_announces = view.api_version.is_some_and(|version| version >= ANNOUNCES_FROM);
+        self.lone_placements = self.docker_announces && view.live_restore.unwrap_or(true);
         self.learn_names(view)?;
         let mut stuck = Vec::new();
         for id in suspects.endpoints.iter().filter(|id| !view.endpoints.contains_key(id)) {

@@ -29,8 +29,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::ipam::{AddressBook, DefaultPool};
 use crate::kernel::Kernel;
 use crate::model::{
-    EndpointId, Error, Facts, Intent, Ipam, LinkName, MacAddr, Mark, NetworkId, NetworkName,
-    Origin, Reach, Result, SavedSysctl,
+    EndpointId, Error, Facts, Family, Intent, Ipam, LinkName, MacAddr, Mark, NetworkId,
+    NetworkName, Origin, Reach, Result, SavedSysctl,
 };
 use crate::object::{Netns, Object, Revert, Sysctl, Wanted};
 use crate::plan::Plan;
@@ -170,7 +170,7 @@ pub struct PoolRequest {
     /// Range of dynamic addresses.
     pub range: Option<IpNet>,
     /// The family, where no subnet is named.
-    pub family: crate::object::Family,
+    pub family: Family,
 }
 
 /// What Docker's API says there is: read outside of handlers.
@@ -184,12 +184,10 @@ pub struct DockerView {
     pub subnets: BTreeSet<IpNet>,
     /// Addresses of all its endpoints.
     pub addresses: BTreeSet<IpAddr>,
-    /// Whether it announces the addresses of links that were handed to it.
-    pub announces: bool,
-    /// Whether only one link of a sandbox may be placed by netagent. dockerd 28 and later knows all
-    /// of them by one name after a restart under live-restore, and ends with "close of closed
-    /// channel" when the second one leaves (RemoveInterface in libnetwork/osl).
-    pub lone_placements: bool,
+    /// The version of its API, major and minor number.
+    pub api_version: Option<(u32, u32)>,
+    /// Whether its containers outlive it.
+    pub live_restore: Option<bool>,
 }
 
 /// A network as Docker's API shows it.
@@ -229,13 +227,12 @@ pub struct Engine {
     docker_subnets: BTreeSet<IpNet>,
     /// Whether dockerd announces addresses itself; not while its version is unknown.
     docker_announces: bool,
-    /// Whether only one link of a sandbox may be placed; also while that is unknown.
+    /// Whether only one link of a sandbox may be placed, see [`learn`]; also while that is unknown.
     lone_placements: bool,
-    /// Sandboxes that have outlived a dockerd with a link that was placed.
+    /// Sandboxes that have outlived a dockerd with a link that was placed. An agent that starts takes
+    /// all with such a link for one; it cannot know of those whose link has left before.
     restored: BTreeSet<PathBuf>,
-    /// What dockerd was told that names begin with, of links that were made when it joined.
-    prefixes: BTreeMap<EndpointId, String>,
-    /// How the sandboxes were that endpoints are about to leave.
+    /// How the sandboxes were that endpoints are about to leave. Not recorded: see [`siblings`].
     siblings: BTreeMap<EndpointId, Vec<Wanted>>,
     /// What the host has for all networks together, as last made.
     host: Vec<Wanted>,

@@ -1,11 +1,13 @@
 //! Networks: create, find, remove.
 
+use std::collections::BTreeMap;
+
 use super::execute::{Left, execute, roll_forward, with_leftovers};
 use super::{Engine, Mode, NetworkRequest};
-use crate::driver;
+use crate::driver::{self, GatewaySkips};
 use crate::ipam::PoolId;
 use crate::model::{
-    DriverSpec, Error, ErrorClass, NetworkId, NetworkPhase, NetworkSpec, Origin, Result,
+    DriverSpec, Error, ErrorClass, NetworkId, NetworkPhase, NetworkSpec, Origin, Reach, Result,
     StoredNetwork,
 };
 use crate::plan::{Plan, delta};
@@ -53,6 +55,16 @@ impl Engine {
         made
     }
 
+    /// The families of which a network of these options would need no gateway address.
+    pub fn gateway_skips(
+        &self,
+        driver: &str,
+        options: &BTreeMap<String, String>,
+        reach: Reach,
+    ) -> Result<GatewaySkips> {
+        driver::gateway_skips(driver, options, reach)
+    }
+
     /// Turns a request into a spec: subnets chosen and reserved, options parsed, clashes found.
     fn check_network(&mut self, id: NetworkId, request: NetworkRequest) -> Result<NetworkSpec> {
         let subnets = self.subnets(&request)?;
@@ -80,14 +92,12 @@ impl Engine {
     }
 
     fn check_bridge_name(&self, driver: &DriverSpec) -> Result<()> {
-        let DriverSpec::Bridge(bridge) = driver;
-        let ours = self.intent.networks().find(|known| {
-            let DriverSpec::Bridge(other) = &known.spec.driver;
-            other.bridge == bridge.bridge
-        });
+        let link = driver::own_link(driver);
+        let has = |known: &&StoredNetwork| driver::own_link(&known.spec.driver) == link;
+        let ours = self.intent.networks().find(has);
         if let Some(other) = ours {
             return Err(Error::conflict(
-                format!("bridge \"{}\"", bridge.bridge),
+                format!("bridge \"{link}\""),
                 format!("network \"{}\" has a bridge of this name", other.spec.label()),
             )
             .advise("choose another com.docker.network.bridge.name"));

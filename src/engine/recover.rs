@@ -12,8 +12,8 @@ use crate::driver;
 use crate::firewall::model::Value;
 use crate::kernel::{Kernel, Scope};
 use crate::model::{
-    Attach, BridgeOwner, DriverSpec, EndpointId, EndpointPhase, Error, Intent, LinkName,
-    NetworkPhase, Origin, Result, StoredEndpoint, StoredNetwork,
+    Attach, EndpointId, EndpointPhase, Error, Intent, LinkName, NetworkPhase, Origin, Result,
+    StoredEndpoint, StoredNetwork,
 };
 use crate::object::{Object, ObjectKey, Op, Wanted};
 use crate::plan::{Observed, Plan, Step, reconcile};
@@ -46,7 +46,6 @@ impl Engine {
             docker_announces: false,
             lone_placements: true,
             restored: BTreeSet::new(),
-            prefixes: BTreeMap::new(),
             siblings: BTreeMap::new(),
             host: Vec::new(),
             ports: PortIndex::default(),
@@ -93,7 +92,7 @@ impl Engine {
     pub(super) fn lost_sandboxes(&mut self) -> BTreeSet<EndpointId> {
         let sandboxed = self.intent.endpoints().filter_map(|known| match &known.spec.attach {
             Attach::Netns { path, id, .. } => Some((known.spec.id, path.clone(), *id)),
-            Attach::AtJoin { .. } | Attach::HandOff => None,
+            Attach::AtJoin | Attach::HandOff => None,
         });
         let sandboxed: Vec<_> = sandboxed.collect();
         // What cannot be looked at is not taken for gone.
@@ -249,8 +248,7 @@ impl Engine {
     fn bridge_problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for network in self.intent.networks().map(|known| &known.spec) {
-            let DriverSpec::Bridge(spec) = &network.driver;
-            let bridge = &spec.bridge;
+            let Some(bridge) = driver::operators_link(network) else { continue };
             let down = self.facts.foreign_bridge(bridge).is_some_and(|bridge| !bridge.up);
             let text = if let Some(bridge) = driver::missing_bridge(network, &self.facts) {
                 let cut_off = self.intent.endpoints_of(network.id).count();
@@ -258,7 +256,7 @@ impl Engine {
                     "bridge \"{bridge}\" is gone and was not netagent's: {cut_off} endpoints are cut \
                      off until it is made again"
                 )
-            } else if down && spec.owner == BridgeOwner::Operator {
+            } else if down {
                 format!("bridge \"{bridge}\" is down: `ip link set {bridge} up`")
             } else {
                 continue;
@@ -364,10 +362,7 @@ struct Records {
 
 impl Records {
     fn of(intent: &Intent) -> Self {
-        let bridge = |known: &StoredNetwork| {
-            let DriverSpec::Bridge(bridge) = &known.spec.driver;
-            bridge.bridge.clone()
-        };
+        let bridge = |known: &StoredNetwork| driver::own_link(&known.spec.driver).clone();
         let subnets = intent.networks().flat_map(|known| &known.spec.subnets);
         Self {
             bridges: intent.networks().map(bridge).collect(),

@@ -4,12 +4,17 @@
 //! live-restore it takes all of one sandbox for the one that leaves and takes them down, which costs
 //! them their routes (20.10 to 28: releaseOSSboxResources in libnetwork). It does so between Leave
 //! and DeleteEndpoint.
+//!
+//! An agent that ends between these two calls has forgotten how the links were: what it starts with
+//! puts up links and addresses again, default routes that dockerd had made stay away.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Engine;
 use super::execute::roll_forward;
 use crate::kernel::Scope;
 use crate::model::{Attach, EndpointId, EndpointSpec, Origin};
-use crate::object::{Kind, Netns, Object, ObjectKey, Wanted};
+use crate::object::{Netns, Object, ObjectKey, Wanted};
 use crate::plan::{Observed, Owner, reconcile};
 
 impl Engine {
@@ -55,15 +60,12 @@ impl Engine {
 /// What taking an interface down can cost: addresses of IPv6, and default routes.
 fn keys_of(endpoint: &EndpointSpec) -> Vec<ObjectKey> {
     let Attach::Netns { path, interface, .. } = &endpoint.attach else { return Vec::new() };
-    let key = |kind, name: String| ObjectKey { kind, netns: Netns::Path(path.clone()), name };
-    let of_link = |kind, net: &str| key(kind, format!("{net} dev {interface}"));
-    let mut keys = vec![
-        key(Kind::Link, interface.to_string()),
-        of_link(Kind::Route, "0.0.0.0/0"),
-        of_link(Kind::Route, "::/0"),
-    ];
-    keys.extend(endpoint.v4.map(|net| of_link(Kind::Address, &net.to_string())));
-    keys.extend(endpoint.v6.map(|net| of_link(Kind::Address, &net.to_string())));
+    let netns = || Netns::Path(path.clone());
+    let nets = [endpoint.v4.map(IpNet::V4), endpoint.v6.map(IpNet::V6)].into_iter().flatten();
+    let defaults = [Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let mut keys = vec![ObjectKey::link(netns(), interface)];
+    keys.extend(defaults.map(|net| ObjectKey::route(netns(), interface, net)));
+    keys.extend(nets.map(|net| ObjectKey::address(netns(), interface, net)));
     keys
 }
 

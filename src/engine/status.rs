@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use super::Engine;
 use crate::model::{
-    EndpointId, EndpointSpec, HostAddress, PortRange, Protocol, Published, Result, SavedSysctl,
+    EndpointId, EndpointSpec, Family, HostAddress, PortRange, Protocol, Published, Result,
+    SavedSysctl,
 };
 use crate::object::{Hold, Object, Wanted};
 
@@ -133,10 +134,7 @@ impl Engine {
 
 /// The address of `endpoint` that a published port leads to.
 fn container_of(endpoint: &EndpointSpec, published: &Published) -> Option<IpAddr> {
-    endpoint.addresses().find(|address| match published.host {
-        HostAddress::Any => true,
-        HostAddress::At(host) => host.is_ipv4() == address.is_ipv4(),
-    })
+    endpoint.addresses().find(|address| published.host.is_of(Family::of(*address)))
 }
 
 /// Protocol, address and ports of a socket that is held for a published port.

@@ -1,4 +1,4 @@
-//! Subnets of a new network: chosen, checked, reserved.
+//! Subnets of networks: chosen, checked, reserved, taken up again.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,8 +8,7 @@ use ipnet::IpNet;
 use super::{Engine, NetworkRequest, SubnetRequest};
 use crate::driver;
 use crate::ipam::{PoolId, Purpose};
-use crate::model::{Error, ForeignBridge, Ipam, NetworkSpec, Origin, Result, Subnet};
-use crate::object::Family;
+use crate::model::{Error, Family, ForeignBridge, Ipam, NetworkSpec, Origin, Result, Subnet};
 use crate::store::Change;
 
 impl Engine {
@@ -19,7 +18,7 @@ impl Engine {
         let mut asked = request.subnets.clone();
         if request.ipam == Ipam::Netagent && request.origin == Origin::Netagent {
             for (family, enabled) in [(Family::V4, request.v4), (Family::V6, request.v6)] {
-                let has = asked.iter().any(|subnet| family_of(subnet.pool) == family);
+                let has = asked.iter().any(|subnet| Family::of_net(subnet.pool) == family);
                 if enabled && !has {
                     asked.push(self.choose_subnet(family)?);
                 }
@@ -46,12 +45,9 @@ impl Engine {
         match (request.origin, request.ipam) {
             (Origin::Netagent, Ipam::Netagent) => {
                 let skips =
-                    driver::needs_no_gateway(&request.driver, &request.options, request.reach)?;
+                    driver::gateway_skips(&request.driver, &request.options, request.reach)?;
                 let reserve = |subnet: SubnetRequest| {
-                    let skip = match family_of(subnet.pool) {
-                        Family::V4 => skips.0,
-                        Family::V6 => skips.1,
-                    };
+                    let skip = skips.has(Family::of_net(subnet.pool));
                     self.reserve(subnet, skip)
                 };
                 asked.into_iter().map(reserve).collect()
@@ -66,7 +62,7 @@ impl Engine {
         network: &NetworkSpec,
         asked: &mut [SubnetRequest],
     ) -> Result<()> {
-        let adopted = driver::adopted("bridge", &network.options, &self.facts)?;
+        let adopted = driver::adopted_by(network, &self.facts)?;
         if let Some(bridge) = adopted {
             asked.iter_mut().for_each(|subnet| use_addresses(subnet, bridge));
         }
@@ -87,12 +83,8 @@ impl Engine {
         if !network.leases_here() {
             return Ok(());
         }
-        let (skip_v4, skip_v6) =
-            driver::needs_no_gateway("bridge", &network.options, network.reach)?;
-        let skips = |pool| match family_of(pool) {
-            Family::V4 => skip_v4,
-            Family::V6 => skip_v6,
-        };
+        let skips = driver::gateway_skips_of(network)?;
+        let skips = |pool| skips.has(Family::of_net(pool));
         let kept = network.subnets.len().saturating_sub(asked.len());
         network.subnets.truncate(kept);
         for subnet in network.subnets.iter_mut().filter(|subnet| subnet.gateway.is_none()) {
@@ -193,7 +185,7 @@ impl Engine {
     /// nobody named where none is needed.
     fn reserve(&mut self, subnet: SubnetRequest, needs_no_gateway: bool) -> Result<Subnet> {
         let SubnetRequest { pool, gateway, range, aux } = subnet;
-        let family = family_of(pool);
+        let family = Family::of_net(pool);
         let id = self.book.request_pool(Some(pool), range, family, &Default::default(), &[])?;
         for address in aux.values() {
             self.book.request_address(&id, Some(*address), Purpose::Auxiliary)?;
@@ -227,7 +219,7 @@ impl Engine {
         if self.book.pool(&id).is_some() {
             return Ok(());
         }
-        let family = family_of(subnet.pool);
+        let family = Family::of_net(subnet.pool);
         self.book.request_pool(Some(subnet.pool), subnet.range, family, &BTreeSet::new(), &[])?;
         for address in subnet.aux.values() {
             self.book.request_address(&id, Some(*address), Purpose::Auxiliary)?;
@@ -270,7 +262,7 @@ pub(super) fn plain(subnet: SubnetRequest) -> Subnet {
 /// dockerd gives an endpoint one address of a family and takes the first pool's gateway for all.
 fn check_one_of_each(subnets: &[SubnetRequest]) -> Result<()> {
     for family in Family::ALL {
-        let mut of_family = subnets.iter().filter(|subnet| family_of(subnet.pool) == family);
+        let mut of_family = subnets.iter().filter(|subnet| Family::of_net(subnet.pool) == family);
         if let (Some(first), Some(second)) = (of_family.next(), of_family.next()) {
             return Err(Error::usage(
                 format!("subnet {}", second.pool),
@@ -301,13 +293,6 @@ fn check_room(subnet: &SubnetRequest) -> Result<()> {
         "its gateway and auxiliary addresses leave no address for an endpoint",
     )
     .advise("choose a larger subnet"))
-}
-
-fn family_of(net: IpNet) -> Family {
-    match net {
-        IpNet::V4(_) => Family::V4,
-        IpNet::V6(_) => Family::V6,
-    }
 }
 
 /// Whether two nets share an address: then one contains the other.

@@ -7,8 +7,7 @@ use ipnet::IpNet;
 
 use super::span::{self, Span};
 use super::{DefaultPool, Pool, PoolId, Purpose};
-use crate::model::{Error, Result};
-use crate::object::Family;
+use crate::model::{Error, Family, Result};
 
 /// All pools.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -110,12 +109,12 @@ impl AddressBook {
             .iter()
             .filter(|net| net.prefix_len() > 0)
             .chain(self.pools.keys())
-            .filter(|net| span::family(**net) == family)
+            .filter(|net| Family::of_net(**net) == family)
             .map(|net| Span::of(*net))
             .collect();
         let net = defaults
             .iter()
-            .filter(|pool| span::family(pool.base) == family)
+            .filter(|pool| Family::of_net(pool.base) == family)
             .find_map(|pool| span::first_gap(pool.base, pool.size, &blockers));
         let (doing, option) = match family {
             Family::V4 => ("request an IPv4 pool", "--subnet"),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::object::Family;
+use crate::model::Family;
 
 /// Consecutive addresses of one family, both ends included; never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,11 @@ pub(super) struct Span {
 impl Span {
     /// All addresses of a net.
     pub(super) fn of(net: IpNet) -> Self {
-        Self { family: family(net), first: number(net.network()), last: number(net.broadcast()) }
+        Self {
+            family: Family::of_net(net),
+            first: number(net.network()),
+            last: number(net.broadcast()),
+        }
     }
 
     /// The addresses of a net that a host can have: IPv4 without network and broadcast address
@@ -50,7 +54,7 @@ impl Span {
     /// Whether the address is in it.
     pub(super) fn contains(self, address: IpAddr) -> bool {
         let at = number(address);
-        family_of(address) == self.family && self.first <= at && at <= self.last
+        Family::of(address) == self.family && self.first <= at && at <= self.last
     }
 
     /// The first address of the span that `held` lacks, found by walking over the held ones in
@@ -117,21 +121,6 @@ pub(super) fn first_gap(base: IpNet, size: u8, blockers: &[Span]) -> Option<IpNe
         }
     }
     IpNet::new(whole.address(at), size).ok()
-}
-
-/// The family of a net.
-pub(super) fn family(net: IpNet) -> Family {
-    match net {
-        IpNet::V4(_) => Family::V4,
-        IpNet::V6(_) => Family::V6,
-    }
-}
-
-fn family_of(address: IpAddr) -> Family {
-    match address {
-        IpAddr::V4(_) => Family::V4,
-        IpAddr::V6(_) => Family::V6,
-    }
 }
 
 fn number(address: IpAddr) -> u128 {

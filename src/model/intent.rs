@@ -110,7 +110,7 @@ impl Intent {
     pub fn interfaces_in(&self, path: &Path) -> impl Iterator<Item = &LinkName> {
         self.endpoints_in(path).filter_map(|known| match &known.spec.attach {
             Attach::Netns { interface, .. } => Some(interface),
-            Attach::AtJoin { .. } | Attach::HandOff => None,
+            Attach::AtJoin | Attach::HandOff => None,
         })
     }
 

@@ -18,7 +18,7 @@ pub use intent::{EndpointPhase, Intent, NetworkPhase, SavedSysctl, StoredEndpoin
 pub use names::{LinkName, NetworkName};
 pub use spec::{
     Announce, Attach, BridgeOwner, BridgeSpec, DriverSpec, EndpointSpec, GatewayAddress,
-    GatewayMode, HostAddress, Icc, Ipam, Masquerade, NetworkSpec, Origin, PortRange, PortRequest,
-    Protocol, Published, Reach, SandboxId, Subnet,
+    GatewayMode, HostAddress, Icc, Ipam, Masquerade, Naming, NetworkSpec, Origin, PortRange,
+    PortRequest, Protocol, Published, Reach, SandboxId, Subnet,
 };
 pub use units::{Family, MacAddr, Mark, Mtu};

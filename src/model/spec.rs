@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{EndpointId, LinkName, MacAddr, Mtu, NetworkId, NetworkName};
+use super::{EndpointId, Family, LinkName, MacAddr, Mtu, NetworkId, NetworkName};
 
 /// A network: its addresses, its reach, and what its driver needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +128,7 @@ pub struct BridgeSpec {
     pub gateway_v4: GatewayAddress,
     /// Gateways that the operator's bridge had already: they stay when the network goes.
     pub kept: BTreeSet<IpAddr>,
-    /// How new addresses are made known.
+    /// Whether new addresses are made known.
     pub announce: Announce,
     /// The host's links from which published ports may be reached at the containers' own addresses.
     pub trusted: BTreeSet<LinkName>,
@@ -153,7 +153,7 @@ impl BridgeSpec {
             mode_v6: GatewayMode::Nat,
             gateway_v4: GatewayAddress::OnBridge,
             kept: BTreeSet::new(),
-            announce: Announce::default(),
+            announce: Announce::Once,
             trusted: BTreeSet::new(),
             host_binding: HostAddress::Any,
             interface_prefix: "eth".into(),
@@ -237,21 +237,14 @@ pub enum GatewayAddress {
     Inhibited,
 }
 
-/// How often neighbours are told where an endpoint's addresses are (gratuitous ARP, unsolicited
-/// neighbour advertisements): netagent does it once, dockerd from 28 on this often.
+/// Whether neighbours are told where an endpoint's addresses are (gratuitous ARP, unsolicited
+/// neighbour advertisements). How often is dockerd's business, from 28 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Announce {
-    /// How many times: 0 to 3.
-    pub count: u8,
-    /// Milliseconds between two of them: 100 to 2000.
-    pub interval_ms: u16,
-}
-
-impl Default for Announce {
-    /// As dockerd 28 does it: three times, a second apart.
-    fn default() -> Self {
-        Self { count: 3, interval_ms: 1000 }
-    }
+pub enum Announce {
+    /// When the endpoint comes into its sandbox.
+    Once,
+    /// Not at all.
+    Never,
 }
 
 /// Inter-container communication.
@@ -318,6 +311,8 @@ pub struct EndpointSpec {
     pub mac: MacAddr,
     /// Who plumbs the sandbox.
     pub attach: Attach,
+    /// What its interface is to be called in there.
+    pub naming: Naming,
     /// Sysctls of its interface as the user gave them, with `IFNAME` for the interface.
     pub sysctls: BTreeMap<String, String>,
     /// Ports its sandbox wants published.
@@ -342,14 +337,20 @@ impl EndpointSpec {
     }
 }
 
+/// What an interface is to be called in its sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Naming {
+    /// The name that was asked for; a prefix and a number where `None`.
+    pub asked: Option<LinkName>,
+    /// What dockerd was told that the name begins with, where that is not the network's prefix.
+    pub told: Option<String>,
+}
+
 /// Who moves and addresses the sandbox's end of an endpoint's link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attach {
     /// Not known before the sandbox is: there is no link yet.
-    AtJoin {
-        /// The name the interface shall have inside, where one is asked for.
-        interface: Option<LinkName>,
-    },
+    AtJoin,
     /// dockerd: the link waits in the host's namespace under a known name.
     HandOff,
     /// netagent: the link is born in this namespace, addressed and routed.
@@ -483,6 +484,14 @@ impl HostAddress {
     pub const ANY_V4: Self = Self::At(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     /// Every address of IPv6.
     pub const ANY_V6: Self = Self::At(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+
+    /// Whether an address of the family can be reached by it.
+    pub fn is_of(self, family: Family) -> bool {
+        match self {
+            Self::Any => true,
+            Self::At(address) => Family::of(address) == family,
+        }
+    }
 
     /// Whether one port on both would be the same port on some address.
     pub fn meets(self, other: Self) -> bool {

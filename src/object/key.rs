@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{Family, Netns, Object};
+use ipnet::IpNet;
+
+use super::{Address, Netns, Object, Route};
+use crate::model::{Family, LinkName};
 
 /// What a thing is, in the order things are made; they are removed in reverse.
 ///
@@ -57,6 +60,23 @@ pub struct ObjectKey {
     pub name: String,
 }
 
+impl ObjectKey {
+    /// The key of a link.
+    pub fn link(netns: Netns, name: &LinkName) -> Self {
+        Self { kind: Kind::Link, netns, name: name.to_string() }
+    }
+
+    /// The key of an address on a link.
+    pub fn address(netns: Netns, link: &LinkName, net: IpNet) -> Self {
+        Self { kind: Kind::Address, netns, name: format!("{net} dev {link}") }
+    }
+
+    /// The key of a route that leaves by a link.
+    pub fn route(netns: Netns, link: &LinkName, destination: IpNet) -> Self {
+        Self { kind: Kind::Route, netns, name: format!("{destination} dev {link}") }
+    }
+}
+
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} \"{}\" in netns {}", self.kind, self.name, self.netns)
@@ -83,16 +103,16 @@ impl Object {
     pub fn key(&self) -> ObjectKey {
         let host = || Netns::Host;
         let (netns, name) = match self {
+            Self::Link(link) => return ObjectKey::link(link.netns.clone(), &link.name),
+            Self::Address(Address { netns, link, net }) => {
+                return ObjectKey::address(netns.clone(), link, *net);
+            }
+            Self::Route(Route { netns, link, destination, .. }) => {
+                return ObjectKey::route(netns.clone(), link, *destination);
+            }
             Self::Table(table) => (host(), format!("inet {}", table.ruleset.table)),
             Self::Element(element) => (host(), element.name()),
-            Self::Link(link) => (link.netns.clone(), link.name.to_string()),
             Self::Sysctl(sysctl) => (sysctl.netns.clone(), sysctl.key.clone()),
-            Self::Address(address) => {
-                (address.netns.clone(), format!("{} dev {}", address.net, address.link))
-            }
-            Self::Route(route) => {
-                (route.netns.clone(), format!("{} dev {}", route.destination, route.link))
-            }
             Self::Hold(hold) => (host(), format!("{}:{}/{}", hold.host, hold.ports, hold.protocol)),
             Self::Accept(accept) => (
                 host(),

@@ -15,9 +15,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::firewall::model::{Ruleset, SetName, Value};
-use crate::model::{HostAddress, LinkName, MacAddr, Mark, Mtu, PortRange, Protocol};
+use crate::model::{Family, HostAddress, LinkName, MacAddr, Mark, Mtu, PortRange, Protocol};
 
-pub use crate::model::Family;
 pub use key::{Kind, ObjectKey};
 pub use op::Op;
 

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Announce, Attach, BridgeOwner, BridgeSpec, DriverSpec, EndpointPhase, EndpointSpec,
-    GatewayAddress, GatewayMode, HostAddress, Icc, Ipam, LinkName, Masquerade, Mtu, NetworkPhase,
-    NetworkSpec, Origin, PortRange, PortRequest, Protocol, Published, Reach, SandboxId,
-    StoredEndpoint, StoredNetwork, Subnet,
+    GatewayAddress, GatewayMode, HostAddress, Icc, Ipam, LinkName, Masquerade, Mtu, Naming,
+    NetworkPhase, NetworkSpec, Origin, PortRange, PortRequest, Protocol, Published, Reach,
+    SandboxId, StoredEndpoint, StoredNetwork, Subnet,
 };
 
 /// Values that are written as their own text form.
@@ -92,6 +92,7 @@ spelling!(MasqueradeRecord = Masquerade { On, Off });
 spelling!(ProtocolRecord = Protocol { Tcp, Udp, Sctp });
 spelling!(BridgeOwnerRecord = BridgeOwner { Netagent, Operator });
 spelling!(GatewayModeRecord = GatewayMode { Nat, NatUnprotected, Routed, Isolated });
+spelling!(AnnounceRecord = Announce { Once, Never });
 spelling!(GatewayAddressRecord = GatewayAddress { OnBridge, Inhibited });
 
 /// A network; its id is the key.
@@ -146,8 +147,7 @@ struct MoreBridgeRecord {
     mode_v6: GatewayModeRecord,
     gateway_v4: GatewayAddressRecord,
     kept: BTreeSet<IpAddr>,
-    announce_count: u8,
-    announce_interval_ms: u16,
+    announce: AnnounceRecord,
     trusted: BTreeSet<String>,
     #[serde(with = "text")]
     host_binding: HostAddress,
@@ -191,6 +191,9 @@ pub(super) struct EndpointRecord {
 #[serde(deny_unknown_fields)]
 struct MoreEndpointRecord {
     sysctls: BTreeMap<String, String>,
+    #[serde(with = "text::option")]
+    interface: Option<LinkName>,
+    told_prefix: Option<String>,
     asked: Vec<RequestRecord>,
     publishes: bool,
 }
@@ -198,10 +201,7 @@ struct MoreEndpointRecord {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum AttachRecord {
-    AtJoin {
-        #[serde(with = "text::option")]
-        interface: Option<LinkName>,
-    },
+    AtJoin,
     HandOff,
     Netns {
         path: PathRecord,
@@ -301,8 +301,7 @@ impl From<&BridgeSpec> for BridgeRecord {
                 mode_v6: spec.mode_v6.into(),
                 gateway_v4: spec.gateway_v4.into(),
                 kept: spec.kept.clone(),
-                announce_count: spec.announce.count,
-                announce_interval_ms: spec.announce.interval_ms,
+                announce: spec.announce.into(),
                 trusted: spec.trusted.iter().map(ToString::to_string).collect(),
                 host_binding: spec.host_binding,
             }),
@@ -333,10 +332,7 @@ impl TryFrom<BridgeRecord> for BridgeSpec {
             mode_v6: more.mode_v6.into(),
             gateway_v4: more.gateway_v4.into(),
             kept: more.kept,
-            announce: Announce {
-                count: more.announce_count,
-                interval_ms: more.announce_interval_ms,
-            },
+            announce: more.announce.into(),
             trusted: more.trusted.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
             host_binding: more.host_binding,
             ..spec
@@ -374,6 +370,8 @@ impl From<&StoredEndpoint> for EndpointRecord {
             phase: stored.phase.into(),
             more: Some(MoreEndpointRecord {
                 sysctls: spec.sysctls.clone(),
+                interface: spec.naming.asked.clone(),
+                told_prefix: spec.naming.told.clone(),
                 asked: spec.asked.iter().map(Into::into).collect(),
                 publishes: spec.publishes,
             }),
@@ -391,6 +389,8 @@ impl TryFrom<EndpointRecord> for StoredEndpoint {
             // What was published is what was asked for.
             None => MoreEndpointRecord {
                 sysctls: BTreeMap::new(),
+                interface: None,
+                told_prefix: None,
                 asked: ports.iter().flat_map(requests).map(|request| (&request).into()).collect(),
                 publishes: !ports.is_empty(),
             },
@@ -405,6 +405,7 @@ impl TryFrom<EndpointRecord> for StoredEndpoint {
                 v6: record.v6,
                 mac: record.mac,
                 attach: record.attach.into(),
+                naming: Naming { asked: more.interface, told: more.told_prefix },
                 sysctls: more.sysctls,
                 asked: more.asked.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
                 publishes: more.publishes,
@@ -418,7 +419,7 @@ impl TryFrom<EndpointRecord> for StoredEndpoint {
 impl From<&Attach> for AttachRecord {
     fn from(attach: &Attach) -> Self {
         match attach {
-            Attach::AtJoin { interface } => Self::AtJoin { interface: interface.clone() },
+            Attach::AtJoin => Self::AtJoin,
             Attach::HandOff => Self::HandOff,
             Attach::Netns { path, id, interface, default_route } => Self::Netns {
                 path: path.as_path().into(),
@@ -433,7 +434,7 @@ impl From<&Attach> for AttachRecord {
 impl From<AttachRecord> for Attach {
     fn from(record: AttachRecord) -> Self {
         match record {
-            AttachRecord::AtJoin { interface } => Self::AtJoin { interface },
+            AttachRecord::AtJoin => Self::AtJoin,
             AttachRecord::HandOff => Self::HandOff,
             AttachRecord::Netns { path, id, interface, default_route } => {
                 Self::Netns { path: path.into(), id: SandboxId(id), interface, default_route }

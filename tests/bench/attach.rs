@@ -243,6 +243,7 @@ impl Bench {
                 default_route: true,
             },
             sysctls: BTreeMap::new(),
+            naming: Default::default(),
             asked: Vec::new(),
             publishes: true,
             ports: (0..ports).map(published).collect(),

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{Lab, Place, until};
 
@@ -34,16 +34,21 @@ pub fn link_local(place: &Place) -> String {
     })
 }
 
-/// Whether `place` gets an answer to a ping within a while: an IPv6 address that is new is checked for
-/// duplicates first.
+/// Waits until no address of `place` is still checked for duplicates: then a ping is answered at once
+/// or not at all.
+#[track_caller]
+pub fn settle(place: &Place) {
+    until("new addresses can be used", Duration::from_secs(5), || {
+        let shown = place.run(&["ip", "-o", "addr", "show", "tentative"]);
+        shown.trim().is_empty().then_some(())
+    });
+}
+
+/// Whether `place` gets an answer to one of three pings: the address of the other side may be new.
+#[track_caller]
 pub fn reaches(place: &Place, address: &str) -> bool {
-    let end = Instant::now() + Duration::from_secs(6);
-    while Instant::now() < end {
-        if place.pings(address) {
-            return true;
-        }
-    }
-    false
+    settle(place);
+    (0..3).any(|_| place.pings(address))
 }
 
 /// Whether there is any address of the family (`-4` or `-6`) in `place`, but for those of `lo`.

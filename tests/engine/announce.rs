@@ -79,8 +79,8 @@ fn a_link_is_announced_when_dockerd_asks_for_it() {
 fn a_dockerd_that_announces_itself_is_not_doubled() {
     let machine = Machine::new();
     let mut engine = machine.engine();
-    let says = |announces| DockerView { announces, ..DockerView::default() };
-    engine.learn(&says(true), &Suspects::default()).unwrap();
+    let says = |api_version| DockerView { api_version, ..DockerView::default() };
+    engine.learn(&says(Some((1, 48))), &Suspects::default()).unwrap();
     hand_over(&mut engine);
     engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
     assert_eq!(told(&machine), [""; 0]);
@@ -90,7 +90,7 @@ fn a_dockerd_that_announces_itself_is_not_doubled() {
     engine.create_endpoint(sandboxed(TWO, DB, vec![])).unwrap();
     assert_eq!(told(&machine).len(), 1);
     // An older one took its place.
-    engine.learn(&says(false), &Suspects::default()).unwrap();
+    engine.learn(&says(Some((1, 47))), &Suspects::default()).unwrap();
     engine.leave(WEB, ONE).unwrap();
     engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
     assert_eq!(told(&machine).len(), 2);

@@ -1,7 +1,7 @@
 //! The agent dies at every step, is restarted, and dies again at every step of that: it converges.
 
 use crate::kit::Machine;
-use crate::scenarios::{Kind, SCENARIOS, Scenario};
+use crate::scenarios::{self, Kind, Scenario};
 use netagent::kernel::faulty::{Fault, When};
 
 /// The states of the host that a scenario may end in, and its kernel operations.
@@ -51,7 +51,7 @@ fn check_converged(machine: &Machine, ends: &[String], what: &str) {
 
 #[test]
 fn a_crash_at_every_step_is_made_good_by_a_restart() {
-    for scenario in SCENARIOS {
+    for scenario in scenarios::all() {
         let (ends, steps) = ends(scenario);
         for at in steps {
             for when in [When::Before, When::After] {
@@ -65,7 +65,7 @@ fn a_crash_at_every_step_is_made_good_by_a_restart() {
 
 #[test]
 fn a_crash_at_every_step_of_the_restart_is_made_good_too() {
-    for scenario in SCENARIOS {
+    for scenario in scenarios::all() {
         let (ends, steps) = ends(scenario);
         for at in steps {
             for again in 0.. {

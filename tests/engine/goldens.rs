@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::kit::Machine;
-use crate::scenarios::SCENARIOS;
+use crate::scenarios;
 use netagent::firewall::policy;
 use netagent::model::Mark;
 use netagent::object::Object;
@@ -23,7 +23,7 @@ pub fn check_golden(name: &str, text: &str) {
 
 #[test]
 fn every_scenario_takes_the_steps_of_its_golden() {
-    for scenario in SCENARIOS {
+    for scenario in scenarios::all() {
         let machine = Machine::new();
         let mut engine = machine.engine();
         (scenario.ready)(&mut engine, &machine.host);

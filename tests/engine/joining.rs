@@ -3,13 +3,106 @@
 use netagent::engine::{
     AttachRequest, DockerView, EndpointRequest, Engine, NetworkRequest, Suspects,
 };
-use netagent::model::{Attach, EndpointId, EndpointPhase};
+use netagent::kernel::fake::Fake;
+use netagent::kernel::faulty::{Fault, When};
+use netagent::model::{Attach, EndpointId, EndpointPhase, Result};
 use netagent::object::{Kind, Netns, ObjectKey};
 
 use crate::kit::Machine;
-use crate::scenarios::*;
+use crate::scenarios::{Kind as ScenarioKind, *};
 
 const PREFIX: &str = "com.docker.network.container_iface_prefix";
+
+/// An endpoint of Docker's whose interface is not to be called as dockerd calls them.
+fn with_named_endpoint(engine: &mut Engine, host: &Fake) {
+    with_docker_network(engine, host);
+    let named = AttachRequest::Named { interface: "lan0".parse().unwrap() };
+    let mut request =
+        EndpointRequest { attach: named, ..docker_endpoint(ONE, WEB, "172.18.0.2/16") };
+    request.sysctls = [("net.ipv4.conf.IFNAME.log_martians".into(), "1".into())].into();
+    engine.create_endpoint(request).unwrap();
+}
+
+fn with_placed_container(engine: &mut Engine, host: &Fake) {
+    with_named_endpoint(engine, host);
+    host.add_namespace(KEY);
+    engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
+}
+
+/// A routed network of Docker's with an endpoint under a name of its own, or dockerd's.
+fn with_routed_endpoint(engine: &mut Engine, attach: AttachRequest) {
+    let mut request = docker_network(WEB, "172.18.0.0/16", "172.18.0.1");
+    request.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), "routed".into());
+    create(engine, request).unwrap();
+    let request = docker_endpoint(ONE, WEB, "172.18.0.2/16");
+    engine.create_endpoint(EndpointRequest { attach, ..request }).unwrap();
+}
+
+fn lan0() -> AttachRequest {
+    AttachRequest::Named { interface: "lan0".parse().unwrap() }
+}
+
+fn join_and_open(engine: &mut Engine) -> Result<()> {
+    engine.join(WEB, ONE, KEY.as_ref(), &[port(8080, 80), port(8443, 443)]).map(drop)
+}
+
+/// Endpoints that come into sandboxes and leave them.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "bridge/join",
+        ready: with_docker_endpoint,
+        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
+        kind: ScenarioKind::Recording,
+    },
+    Scenario {
+        name: "bridge/named_endpoint_joins_a_sandbox",
+        ready: |engine, host| {
+            with_named_endpoint(engine, host);
+            host.add_namespace(KEY);
+        },
+        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
+        kind: ScenarioKind::Making,
+    },
+    Scenario {
+        name: "bridge/named_endpoint_is_handed_over_without_a_sandbox",
+        ready: with_named_endpoint,
+        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
+        kind: ScenarioKind::Making,
+    },
+    Scenario {
+        name: "bridge/named_endpoint_leaves",
+        ready: with_placed_container,
+        action: |engine| engine.leave(WEB, ONE),
+        kind: ScenarioKind::Removing,
+    },
+    Scenario {
+        name: "bridge/delete_named_endpoint",
+        ready: with_placed_container,
+        action: |engine| engine.delete_endpoint(WEB, ONE),
+        kind: ScenarioKind::Removing,
+    },
+    Scenario {
+        name: "bridge/routed_endpoint_joins",
+        ready: |engine, _| with_routed_endpoint(engine, AttachRequest::HandOff),
+        action: join_and_open,
+        kind: ScenarioKind::Making,
+    },
+    Scenario {
+        name: "bridge/routed_named_endpoint_joins_a_sandbox",
+        ready: |engine, host| {
+            with_routed_endpoint(engine, lan0());
+            host.add_namespace(KEY);
+        },
+        action: join_and_open,
+        kind: ScenarioKind::Making,
+    },
+    Scenario {
+        name: "bridge/routed_named_endpoint_joins_without_a_sandbox",
+        ready: |engine, _| with_routed_endpoint(engine, lan0()),
+        action: join_and_open,
+        kind: ScenarioKind::Making,
+    },
+];
 
 fn prefixed(prefix: &str) -> NetworkRequest {
     let mut request = docker_network(WEB, "172.18.0.0/16", "172.18.0.1");
@@ -31,7 +124,7 @@ fn join(engine: &mut Engine, id: EndpointId, sandbox: &str) -> (Option<String>, 
 fn interface(engine: &Engine, id: EndpointId) -> Option<String> {
     match &engine.intent().endpoint(id).unwrap().spec.attach {
         Attach::Netns { interface, .. } => Some(interface.to_string()),
-        Attach::HandOff | Attach::AtJoin { .. } => None,
+        Attach::HandOff | Attach::AtJoin => None,
     }
 }
 
@@ -143,7 +236,11 @@ fn a_docker_that_would_end_by_it_gets_one_placed_link_a_sandbox() {
     for (id, address, name) in three {
         engine.create_endpoint(named(id, address, name)).unwrap();
     }
-    let view = DockerView { announces: true, lone_placements: true, ..DockerView::default() };
+    let view = DockerView {
+        api_version: Some((1, 48)),
+        live_restore: Some(true),
+        ..DockerView::default()
+    };
     engine.learn(&view, &Suspects::default()).unwrap();
     assert_eq!(join(&mut engine, ONE, KEY), (None, "lan0".into()));
     let (source, prefix) = join(&mut engine, TWO, KEY);
@@ -227,4 +324,93 @@ fn an_agent_that_starts_finds_placed_links_as_it_left_them() {
     let mut engine = machine.engine();
     assert_eq!((machine.host.listing(), engine.intent().clone()), before);
     assert_eq!(join(&mut engine, ONE, KEY), (None, "lan".into()));
+}
+
+#[test]
+fn an_agent_that_starts_anew_answers_dockerd_as_before() {
+    let machine = Machine::new();
+    let mut engine = machine.engine();
+    create(&mut engine, prefixed("eth")).unwrap();
+    engine.create_endpoint(named(ONE, "172.18.0.2/16", "wan0")).unwrap();
+    let told = join(&mut engine, ONE, KEY);
+    assert_eq!(told.1, "wan");
+    drop(engine);
+    assert_eq!(join(&mut machine.engine(), ONE, KEY), told);
+}
+
+#[test]
+fn only_a_name_that_was_asked_for_is_insisted_on() {
+    for (asked, again) in [(None, Ok("lan1")), (Some("lan0"), Err("\"lan0\""))] {
+        let machine = Machine::new();
+        let mut engine = with_an_easy_docker(&machine);
+        create(&mut engine, prefixed("lan")).unwrap();
+        let request = match asked {
+            Some(name) => named(ONE, "172.18.0.2/16", name),
+            None => docker_endpoint(ONE, WEB, "172.18.0.2/16"),
+        };
+        engine.create_endpoint(request).unwrap();
+        engine.create_endpoint(docker_endpoint(TWO, WEB, "172.18.0.3/16")).unwrap();
+        machine.host.add_namespace(KEY);
+        join(&mut engine, ONE, KEY);
+        assert_eq!(interface(&engine, ONE).as_deref(), Some("lan0"));
+        engine.leave(WEB, ONE).unwrap();
+        join(&mut engine, TWO, KEY);
+        drop(engine);
+        let mut engine = with_an_easy_docker(&machine);
+        let joined = engine.join(WEB, ONE, KEY.as_ref(), &[]);
+        match again {
+            Ok(name) => assert_eq!(interface(&engine, ONE).as_deref(), Some(name)),
+            Err(text) => assert!(joined.unwrap_err().to_string().contains(text)),
+        }
+    }
+}
+
+#[test]
+fn a_link_that_would_not_go_goes_before_the_next_sandbox_gets_one() {
+    let faults = |machine: &Machine, at| {
+        let (errno, when) = (nix::errno::Errno::EBUSY as i32, When::Before);
+        let mut engine = machine.start(Fault::Error { at, errno, when }).unwrap();
+        engine.learn(&DockerView::default(), &Suspects::default()).unwrap();
+        engine
+    };
+    let machine = Machine::new();
+    let mut engine = with_an_easy_docker(&machine);
+    create(&mut engine, prefixed("lan")).unwrap();
+    engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).unwrap();
+    machine.host.add_namespace(KEY);
+    machine.host.add_namespace(SANDBOX);
+    join(&mut engine, ONE, KEY);
+    drop(engine);
+    let mut engine = faults(&machine, 0);
+    engine.leave(WEB, ONE).unwrap_err();
+    join(&mut engine, ONE, SANDBOX);
+    let listing = machine.host.listing();
+    assert!(listing.contains("peer box lan0") && !listing.contains("peer c1"), "{listing}");
+    assert_eq!(engine.status().unwrap().drift, Vec::<String>::new());
+}
+
+#[test]
+fn only_a_new_docker_that_may_restore_containers_takes_one_placed_link() {
+    for (api_version, live_restore, both) in [
+        (Some((1, 47)), Some(true), true),
+        (Some((1, 48)), Some(true), false),
+        (Some((1, 48)), Some(false), true),
+        (Some((1, 48)), None, false),
+        (Some((1, 100)), Some(true), false),
+        (Some((2, 0)), Some(true), false),
+    ] {
+        let machine = Machine::new();
+        let mut engine = machine.engine();
+        let view = DockerView { api_version, live_restore, ..DockerView::default() };
+        engine.learn(&view, &Suspects::default()).unwrap();
+        create(&mut engine, prefixed("eth")).unwrap();
+        machine.host.add_namespace(KEY);
+        for (id, address, name) in [(ONE, "172.18.0.2/16", "lan0"), (TWO, "172.18.0.3/16", "wan0")]
+        {
+            engine.create_endpoint(named(id, address, name)).unwrap();
+            join(&mut engine, id, KEY);
+        }
+        let placed = interface(&engine, TWO).is_some();
+        assert_eq!(placed, both, "{api_version:?} {live_restore:?}");
+    }
 }

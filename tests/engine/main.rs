@@ -9,6 +9,7 @@ mod disk;
 mod goldens;
 mod joining;
 mod kit;
+mod learning;
 mod options;
 mod ports;
 mod requests;

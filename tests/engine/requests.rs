@@ -4,15 +4,13 @@ use std::net::Ipv4Addr;
 
 use crate::kit::{Machine, facts};
 use crate::scenarios::*;
-use netagent::engine::{
-    DockerView, EndpointRequest, Mode, NetworkRequest, PoolRequest, PortRequest, SubnetRequest,
-};
+use netagent::engine::{EndpointRequest, Mode, NetworkRequest, PortRequest, SubnetRequest};
 use netagent::model::{
     DriverSpec, EndpointId, ErrorClass, Facts, NetworkId, Origin, PortRange, Protocol,
 };
 use netagent::object::{Link, LinkKind, Netns, Object, Peer};
 
-const THREE: EndpointId = EndpointId::from_bytes([0x03; 32]);
+pub const THREE: EndpointId = EndpointId::from_bytes([0x03; 32]);
 
 #[test]
 fn the_same_create_network_again_changes_nothing() {
@@ -165,7 +163,7 @@ fn a_ghosts_port_is_free_when_its_containers_namespace_is_gone() {
     assert!(engine.intent().endpoint(ONE).is_none());
 }
 
-fn two_endpoints(machine: &Machine) -> netagent::engine::Engine {
+pub fn two_endpoints(machine: &Machine) -> netagent::engine::Engine {
     let mut engine = machine.engine();
     create(&mut engine, docker_network(WEB, "172.18.0.0/16", "172.18.0.1")).unwrap();
     for (id, address) in [(ONE, "172.18.0.2/16"), (TWO, "172.18.0.3/16")] {
@@ -301,29 +299,6 @@ fn an_exhausted_pool_is_named_and_a_released_address_is_given_out_again() {
 }
 
 #[test]
-fn suspects_that_docker_does_not_know_are_removed_and_names_are_learnt() {
-    let machine = Machine::new();
-    let mut engine = two_endpoints(&machine);
-    create(&mut engine, docker_network(DB, "172.19.0.0/16", "172.19.0.1")).unwrap();
-    let suspects = engine.docker_began().unwrap();
-    let third = docker_endpoint(THREE, WEB, "172.18.0.4/16");
-    engine.create_endpoint(third).unwrap();
-
-    let mut view = DockerView::default();
-    let web = netagent::engine::DockerNetwork { name: "web".into(), labels: Default::default() };
-    view.networks.insert(WEB, web);
-    view.endpoints.insert(ONE, "shop-web-1".into());
-    engine.learn(&view, &suspects).unwrap();
-
-    assert!(engine.intent().network(DB).is_none(), "removed while we were down");
-    assert!(engine.intent().endpoint(TWO).is_none(), "removed while we were down");
-    assert!(engine.intent().endpoint(THREE).is_some(), "younger than the suspicion");
-    assert_eq!(engine.find_network("web").unwrap(), WEB);
-    assert_eq!(engine.intent().endpoint(ONE).unwrap().spec.label(), "shop-web-1");
-    assert_eq!(engine.status().unwrap().drift, Vec::<String>::new());
-}
-
-#[test]
 fn what_carries_our_mark_without_a_record_is_reported_and_collected_on_request() {
     let machine = Machine::new();
     let mut engine = machine.engine();
@@ -386,21 +361,6 @@ fn mtu_and_origin_are_as_asked() {
 }
 
 #[test]
-fn a_network_that_docker_forgot_gives_its_subnet_to_the_next() {
-    let machine = Machine::new();
-    let mut engine = machine.engine();
-    create(&mut engine, docker_network(WEB, "172.18.0.0/16", "172.18.0.1")).unwrap();
-    create(&mut engine, docker_network(DB, "172.18.0.0/16", "172.18.0.1")).unwrap();
-    assert!(engine.intent().network(WEB).is_none());
-    engine.create_endpoint(docker_endpoint(ONE, DB, "172.18.0.2/16")).unwrap();
-    let joined = engine.join(DB, ONE, KEY.as_ref(), &[]).unwrap();
-    machine.host.hand_over(joined.source.as_ref().unwrap(), "/var/run/docker/netns/c1");
-    let error =
-        create(&mut engine, docker_network(WEB, "172.18.0.0/16", "172.18.0.1")).unwrap_err();
-    assert_eq!(error.class, ErrorClass::Conflict, "a container lives on it: {error}");
-}
-
-#[test]
 fn publishing_nothing_withdraws() {
     let machine = Machine::new();
     let mut engine = two_endpoints(&machine);
@@ -421,21 +381,6 @@ fn a_second_interface_in_a_sandbox_gets_the_next_number() {
     engine.create_endpoint(sandboxed(TWO, DB, vec![])).unwrap();
     let listing = machine.host.listing();
     assert!(listing.contains("peer box eth0") && listing.contains("peer box eth1"), "{listing}");
-}
-
-#[test]
-fn docker_gets_no_pool_that_a_network_made_here_uses() {
-    let machine = Machine::new();
-    let mut engine = machine.engine();
-    create(&mut engine, network(WEB, "web", "10.1.0.0/24")).unwrap();
-    engine.docker_began().unwrap();
-    let request = PoolRequest {
-        pool: Some("10.1.0.0/24".parse().unwrap()),
-        range: None,
-        family: netagent::object::Family::V4,
-    };
-    let error = engine.request_pool(&request).unwrap_err();
-    assert!(error.to_string().contains("network \"web\""), "{error}");
 }
 
 #[test]
@@ -475,20 +420,6 @@ fn a_vanished_namespace_is_named_and_keeps_nothing_else() {
     engine.reconcile().unwrap();
     assert_eq!(engine.status().unwrap().problems, vec![]);
     engine.delete_network(WEB, Mode::Apply).unwrap();
-}
-
-#[test]
-fn a_container_that_lives_is_not_removed_because_the_wrong_docker_was_asked() {
-    let machine = Machine::new();
-    let mut engine = two_endpoints(&machine);
-    let joined = engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
-    machine.host.hand_over(joined.source.as_ref().unwrap(), "/var/run/docker/netns/c1");
-    let suspects = engine.suspects();
-    engine.learn(&DockerView::default(), &suspects).unwrap();
-    assert!(engine.intent().endpoint(ONE).is_some(), "its container lives");
-    assert!(engine.intent().endpoint(TWO).is_none(), "no container ever took it");
-    assert!(engine.intent().network(WEB).is_some());
-    assert_eq!(engine.status().unwrap().problems.len(), 1);
 }
 
 #[test]
@@ -560,21 +491,6 @@ fn a_port_is_refused_while_any_of_its_owners_lives() {
     machine.host.end_namespace("/var/run/docker/netns/c1");
     let error = engine.publish(WEB, THREE, &[port(8080, 80)]).unwrap_err();
     assert!(error.to_string().contains(&TWO.short()), "the living one: {error}");
-}
-
-#[test]
-fn a_name_that_two_networks_have_is_no_name() {
-    let machine = Machine::new();
-    let mut engine = machine.engine();
-    create(&mut engine, network(WEB, "web", "10.1.0.0/24")).unwrap();
-    create(&mut engine, docker_network(DB, "172.18.0.0/16", "172.18.0.1")).unwrap();
-    let mut view = DockerView::default();
-    let web = netagent::engine::DockerNetwork { name: "web".into(), labels: Default::default() };
-    view.networks.insert(DB, web);
-    engine.learn(&view, &Default::default()).unwrap();
-    let error = engine.find_network("web").unwrap_err();
-    assert!(error.to_string().contains("several networks"), "{error}");
-    assert_eq!(engine.find_network(&DB.to_string()).unwrap(), DB);
 }
 
 #[test]

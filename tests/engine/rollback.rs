@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use nix::errno::Errno;
 
 use crate::kit::Machine;
-use crate::scenarios::{Kind, SCENARIOS, Scenario};
+use crate::scenarios::{self, Kind, Scenario};
 use netagent::engine::Engine;
 use netagent::ipam::{AddressBook, Pool};
 use netagent::kernel::faulty::{Fault, When};
@@ -27,7 +27,7 @@ fn steps(scenario: &Scenario) -> std::ops::Range<usize> {
 }
 
 fn each_fault(of: fn(&Kind) -> bool, check: impl Fn(&Scenario, Fault)) {
-    for scenario in SCENARIOS.iter().filter(|scenario| of(&scenario.kind)) {
+    for scenario in scenarios::all().filter(|scenario| of(&scenario.kind)) {
         for at in steps(scenario) {
             for errno in ERRNOS {
                 for when in [When::Before, When::After] {

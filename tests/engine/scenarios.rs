@@ -153,12 +153,12 @@ fn with_dual_stack_sandbox(engine: &mut Engine, host: &Fake) {
     host.add_namespace(SANDBOX);
 }
 
-fn with_docker_endpoint(engine: &mut Engine, host: &Fake) {
+pub fn with_docker_endpoint(engine: &mut Engine, host: &Fake) {
     with_docker_network(engine, host);
     engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).unwrap();
 }
 
-fn with_docker_network(engine: &mut Engine, _: &Fake) {
+pub fn with_docker_network(engine: &mut Engine, _: &Fake) {
     create(engine, docker_network(WEB, "172.18.0.0/16", "172.18.0.1")).unwrap();
 }
 
@@ -166,22 +166,6 @@ fn with_docker_container(engine: &mut Engine, host: &Fake) {
     with_docker_endpoint(engine, host);
     let joined = engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
     assert!(host.hand_over(joined.source.as_ref().unwrap(), "/var/run/docker/netns/c1"));
-}
-
-/// An endpoint of Docker's whose interface is not to be called as dockerd calls them.
-fn with_named_endpoint(engine: &mut Engine, host: &Fake) {
-    with_docker_network(engine, host);
-    let named = AttachRequest::Named { interface: "lan0".parse().unwrap() };
-    let mut request =
-        EndpointRequest { attach: named, ..docker_endpoint(ONE, WEB, "172.18.0.2/16") };
-    request.sysctls = [("net.ipv4.conf.IFNAME.log_martians".into(), "1".into())].into();
-    engine.create_endpoint(request).unwrap();
-}
-
-fn with_placed_container(engine: &mut Engine, host: &Fake) {
-    with_named_endpoint(engine, host);
-    host.add_namespace(KEY);
-    engine.join(WEB, ONE, KEY.as_ref(), &[]).unwrap();
 }
 
 pub fn with_published(engine: &mut Engine, host: &Fake) {
@@ -268,7 +252,11 @@ fn with_adopted(engine: &mut Engine, host: &Fake) {
 }
 
 /// Every scenario.
-pub const SCENARIOS: &[Scenario] = &[
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().chain(crate::joining::SCENARIOS)
+}
+
+const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "bridge/first_network",
         ready: nothing,
@@ -339,39 +327,6 @@ pub const SCENARIOS: &[Scenario] = &[
         ready: with_dual_stack_sandbox,
         action: |engine| engine.create_endpoint(sandboxed(ONE, WEB, vec![])).map(drop),
         kind: Kind::Making,
-    },
-    Scenario {
-        name: "bridge/join",
-        ready: with_docker_endpoint,
-        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
-        kind: Kind::Recording,
-    },
-    Scenario {
-        name: "bridge/named_endpoint_joins_a_sandbox",
-        ready: |engine, host| {
-            with_named_endpoint(engine, host);
-            host.add_namespace(KEY);
-        },
-        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
-        kind: Kind::Making,
-    },
-    Scenario {
-        name: "bridge/named_endpoint_is_handed_over_without_a_sandbox",
-        ready: with_named_endpoint,
-        action: |engine| engine.join(WEB, ONE, KEY.as_ref(), &[]).map(drop),
-        kind: Kind::Making,
-    },
-    Scenario {
-        name: "bridge/named_endpoint_leaves",
-        ready: with_placed_container,
-        action: |engine| engine.leave(WEB, ONE),
-        kind: Kind::Removing,
-    },
-    Scenario {
-        name: "bridge/delete_named_endpoint",
-        ready: with_placed_container,
-        action: |engine| engine.delete_endpoint(WEB, ONE),
-        kind: Kind::Removing,
     },
     Scenario {
         name: "bridge/endpoint_at_a_ghosts_address",

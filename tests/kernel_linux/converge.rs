@@ -51,6 +51,7 @@ fn endpoint(number: u8, attach: Attach, ports: Vec<Published>) -> EndpointSpec {
         mac: mac(number),
         attach,
         sysctls: BTreeMap::new(),
+        naming: Default::default(),
         asked: Vec::new(),
         publishes: true,
         ports,

@@ -6,11 +6,11 @@ pub use netagent::kernel::linux::events::{Event, Monitor};
 pub use netagent::kernel::linux::{Iptables, Linux, Options};
 pub use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
 pub use netagent::model::{
-    HostAddress, LinkName, MacAddr, Mark, Mtu, PortRange, Protocol, Published,
+    Family, HostAddress, LinkName, MacAddr, Mark, Mtu, PortRange, Protocol, Published,
 };
 pub use netagent::object::{
-    Accept, Address, Element, Family, Hold, Hop, Link, LinkKind, Netns, Object, Op, Peer, Revert,
-    Route, Sysctl,
+    Accept, Address, Element, Hold, Hop, Link, LinkKind, Netns, Object, Op, Peer, Revert, Route,
+    Sysctl,
 };
 pub use netagent::plan::{Owner, Seen};
 pub use nix::errno::Errno;

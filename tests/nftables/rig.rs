@@ -209,6 +209,7 @@ pub fn install(agent: &mut Nft, bridge: BridgeSpec, host: HostAddress) {
         mac: MacAddr::from_id(&[8; 32]),
         attach: Attach::HandOff,
         sysctls: Default::default(),
+        naming: Default::default(),
         asked: vec![asked(Protocol::Tcp, 80), asked(Protocol::Udp, 53)],
         publishes: true,
         ports: if translates { ports } else { Vec::new() },

@@ -246,6 +246,7 @@ fn endpoints(
                 mac: MacAddr::from_id(&[place as u8; 32]),
                 attach: Attach::HandOff,
                 sysctls: BTreeMap::new(),
+                naming: Default::default(),
                 asked: asked.get(place).cloned().unwrap_or_default(),
                 publishes: true,
                 ports,

@@ -131,6 +131,65 @@ fn tamper(file: &Path, table: &str, change: impl Fn(&mut Vec<u8>)) {
     transaction.commit().unwrap();
 }
 
+/// Writes a record as the first agent did: version 1, checksum over key and JSON, JSON.
+fn put_first_version(file: &Path, table: &str, key: &[u8], json: &str) {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(key);
+    crc.update(json.as_bytes());
+    let sealed = [&[1][..], &crc.finalize().to_le_bytes(), json.as_bytes()].concat();
+    let db = redb::Database::open(file).unwrap();
+    let transaction = db.begin_write().unwrap();
+    {
+        let table = redb::TableDefinition::<&[u8], &[u8]>::new(table);
+        transaction.open_table(table).unwrap().insert(key, sealed.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn records_of_the_first_version_are_read_and_written_anew_as_the_second() {
+    let dirs = Dirs::new();
+    drop(dirs.open().unwrap());
+    let id = "03".repeat(32);
+    let network = r#"{"id":"ID","name":"web","origin":"netagent","driver":{"bridge":{"bridge":"nab-3",
+        "mtu":1450,"icc":"deny","masquerade":"on","host_binding":"127.0.0.1","interface_prefix":"eth"}},
+        "ipam":"netagent","subnets":[{"pool":"10.1.0.0/24","gateway":"10.1.0.1","range":null,"aux":{}}],
+        "reach":"external","labels":{},"options":{},"created_ms":7,"phase":"ready"}"#;
+    let endpoint = r#"{"id":"ID","network":"ID","origin":"netagent","name":"box","v4":"10.1.0.2/24",
+        "v6":null,"mac":"02:42:0a:01:00:02","attach":{"netns":{"path":"/run/netns/box","id":4026532,
+        "interface":"eth0","default_route":true}},"ports":[{"protocol":"tcp","host":"0.0.0.0","first":8080,
+        "last":8080,"container_first":80}],"phase":"ready"}"#;
+    put_first_version(&dirs.state_file(), "networks", &[3; 32], &network.replace("ID", &id));
+    put_first_version(&dirs.runtime_file(), "endpoints", &[3; 32], &endpoint.replace("ID", &id));
+
+    let (mut store, loaded) = dirs.open().unwrap();
+    let network = loaded.intent.network(NetworkId::from_bytes([3; 32])).unwrap();
+    let DriverSpec::Bridge(bridge) = &network.spec.driver;
+    assert_eq!(bridge.host_binding, HostAddress::At("127.0.0.1".parse().unwrap()));
+    assert_eq!((bridge.icc, bridge.announce), (Icc::Deny, Announce::Once));
+    let endpoint = loaded.intent.endpoint(EndpointId::from_bytes([3; 32])).unwrap();
+    let expected = Attach::Netns {
+        path: "/run/netns/box".into(),
+        id: netagent::model::SandboxId(4_026_532),
+        interface: "eth0".parse().unwrap(),
+        default_route: true,
+    };
+    assert_eq!(endpoint.spec.attach, expected);
+    assert_eq!(endpoint.spec.naming, Naming::default());
+    assert!(endpoint.spec.publishes && endpoint.spec.asked.len() == 1);
+
+    let changes = [
+        Change::PutNetwork(Box::new(network.clone())),
+        Change::PutEndpoint(Box::new(endpoint.clone())),
+    ];
+    store.commit(&changes).unwrap();
+    drop(store);
+    for (file, table) in [(dirs.state_file(), "networks"), (dirs.runtime_file(), "endpoints")] {
+        tamper(&file, table, |value| assert_eq!(value[0], 2, "{table}"));
+    }
+    assert_eq!(dirs.open().unwrap().1, loaded);
+}
+
 #[test]
 fn a_newer_record_is_refused_and_the_file_is_left_as_it_was() {
     for (table, at_state) in [("networks", true), ("endpoints", false), ("leases", false)] {

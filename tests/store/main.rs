@@ -20,8 +20,8 @@ use netagent::ipam::{AddressBook, Lease, Pool, Purpose};
 use netagent::model::{
     Announce, Attach, BridgeOwner, BridgeSpec, DriverSpec, EndpointId, EndpointPhase, EndpointSpec,
     Error, ErrorClass, GatewayAddress, GatewayMode, HostAddress, Icc, Ipam, MacAddr, Masquerade,
-    Mtu, NetworkId, NetworkPhase, NetworkSpec, Origin, PortRange, PortRequest, Protocol, Published,
-    Reach, SavedSysctl, StoredEndpoint, StoredNetwork, Subnet,
+    Mtu, Naming, NetworkId, NetworkPhase, NetworkSpec, Origin, PortRange, PortRequest, Protocol,
+    Published, Reach, SavedSysctl, StoredEndpoint, StoredNetwork, Subnet,
 };
 use netagent::store::{Change, Loaded, Store};
 use tempfile::TempDir;
@@ -97,6 +97,7 @@ fn endpoint(number: u32) -> StoredEndpoint {
             mac: MacAddr::from_id(&id),
             attach: Attach::HandOff,
             sysctls: Default::default(),
+            naming: Default::default(),
             asked: Vec::new(),
             publishes: false,
             ports: Vec::new(),

@@ -34,7 +34,7 @@ fn subnet() -> impl Strategy<Value = Subnet> {
 fn driver() -> impl Strategy<Value = DriverSpec> {
     let modes = || prop::sample::select(GatewayMode::ALL.as_slice());
     let trusted = prop::collection::btree_set("[a-z][a-z0-9]{0,14}", 0..3);
-    let ways = (modes(), modes(), any::<(bool, bool)>(), any::<(u8, u16)>(), trusted);
+    let ways = (modes(), modes(), any::<(bool, bool)>(), any::<bool>(), trusted);
     let kept = prop::collection::btree_set(any::<IpAddr>(), 0..3);
     let sources = any::<(Option<Ipv4Addr>, Option<Ipv6Addr>)>();
     let name = ("[a-z0-9_.-]{3,15}", 68_u32..=65535);
@@ -47,7 +47,7 @@ fn driver() -> impl Strategy<Value = DriverSpec> {
             ways,
             (sources, kept),
         )| {
-            let (mode_v4, mode_v6, (owner, gateway), (count, interval_ms), trusted) = ways;
+            let (mode_v4, mode_v6, (owner, gateway), announced, trusted) = ways;
             DriverSpec::Bridge(BridgeSpec {
                 bridge: bridge.parse().unwrap(),
                 owner: if owner { BridgeOwner::Netagent } else { BridgeOwner::Operator },
@@ -63,7 +63,7 @@ fn driver() -> impl Strategy<Value = DriverSpec> {
                     false => GatewayAddress::Inhibited,
                 },
                 kept,
-                announce: Announce { count, interval_ms },
+                announce: if announced { Announce::Once } else { Announce::Never },
                 trusted: trusted.iter().map(|name| name.parse().unwrap()).collect(),
                 host_binding,
                 interface_prefix,
@@ -114,9 +114,13 @@ fn attach() -> impl Strategy<Value = Attach> {
             default_route,
         },
     );
-    let at_join = prop::option::of("[a-z][a-z0-9]{0,14}")
-        .prop_map(|name| Attach::AtJoin { interface: name.map(|name| name.parse().unwrap()) });
-    prop_oneof![Just(Attach::HandOff), at_join, netns]
+    prop_oneof![Just(Attach::HandOff), Just(Attach::AtJoin), netns]
+}
+
+fn naming() -> impl Strategy<Value = Naming> {
+    let asked = prop::option::of("[a-z][a-z0-9]{0,14}");
+    (asked, prop::option::of(text()))
+        .prop_map(|(asked, told)| Naming { asked: asked.map(|name| name.parse().unwrap()), told })
 }
 
 fn published() -> impl Strategy<Value = Published> {
@@ -162,8 +166,8 @@ fn any_endpoint() -> impl Strategy<Value = StoredEndpoint> {
     let v6 = prop::option::of((any::<u128>(), 0_u8..=128));
     let asked = prop::collection::vec(request(), 0..3);
     let ports = (prop::collection::vec(published(), 0..3), asked, any::<bool>(), texts());
-    (any::<(u8, u8, bool)>(), prop::option::of(text()), v4, v6, attach(), ports, phases).prop_map(
-        |((id, network, origin), name, v4, v6, attach, ports, phase)| {
+    (any::<(u8, u8, bool)>(), prop::option::of(text()), v4, v6, (attach(), naming()), ports, phases)
+        .prop_map(|((id, network, origin), name, v4, v6, (attach, naming), ports, phase)| {
             let (ports, asked, publishes, sysctls) = ports;
             let spec = EndpointSpec {
                 id: EndpointId::from_bytes([id % 8; 32]),
@@ -174,14 +178,14 @@ fn any_endpoint() -> impl Strategy<Value = StoredEndpoint> {
                 v6: v6.map(|(bits, size)| Ipv6Net::new(Ipv6Addr::from(bits), size).unwrap()),
                 mac: MacAddr::from_id(&[id; 32]),
                 attach,
+                naming,
                 sysctls,
                 asked,
                 publishes,
                 ports,
             };
             StoredEndpoint { spec, phase }
-        },
-    )
+        })
 }
 
 fn any_pool() -> impl Strategy<Value = Pool> {

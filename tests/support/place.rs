@@ -87,7 +87,7 @@ impl Place {
             .unwrap_or_else(|e| panic!("in {}: `{}` failed:\n{e}", self.name, argv.join(" ")))
     }
 
-    /// Whether one of three echo requests to `to` is answered.
+    /// Whether an echo request to `to` is answered within two seconds.
     pub fn pings(&self, to: &str) -> bool {
         self.try_run(&["ping", "-n", "-c1", "-W2", to]).is_ok()
     }

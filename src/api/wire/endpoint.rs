@@ -161,8 +161,8 @@ impl From<&EndpointSpec> for Endpoint {
             name: spec.label(),
             network_id: spec.network.to_string(),
             interface: match &spec.attach {
-                Attach::AtJoin { interface } => {
-                    interface.as_ref().map_or_else(String::new, ToString::to_string)
+                Attach::AtJoin => {
+                    spec.naming.asked.as_ref().map_or_else(String::new, ToString::to_string)
                 }
                 Attach::HandOff => String::new(),
                 Attach::Netns { interface, .. } => interface.to_string(),

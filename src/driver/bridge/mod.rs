@@ -5,4 +5,4 @@ mod objects;
 mod options;
 
 pub use objects::{endpoint_objects, is_gone, network_objects};
-pub use options::{OPTIONS, adopted, changed, may_become, needs_no_gateway, settings};
+pub use options::{OPTIONS, adopted, changed, gateway_skips, may_become, settings};

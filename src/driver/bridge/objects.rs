@@ -170,7 +170,7 @@ pub fn endpoint_objects(
 ) -> Vec<Wanted> {
     let mut objects = Vec::new();
     let has_link = match endpoint.attach {
-        Attach::AtJoin { .. } => false,
+        Attach::AtJoin => false,
         Attach::HandOff => true,
         // What was placed in a sandbox is not given back, as dockerd does.
         Attach::Netns { .. } => phase != EndpointPhase::Leaving,
@@ -335,10 +335,8 @@ fn opened_ports(
 
 /// Whether a port on this host address is for others of the family.
 fn leaves_host(host: HostAddress, family: Family) -> bool {
-    match host {
-        HostAddress::Any => true,
-        HostAddress::At(address) => Family::of(address) == family && !address.is_loopback(),
-    }
+    let alone = matches!(host, HostAddress::At(address) if address.is_loopback());
+    host.is_of(family) && !alone
 }
 
 /// Consecutive ports of one protocol as ranges.
@@ -368,7 +366,7 @@ fn default_route_of(via: IpAddr) -> IpNet {
 
 fn peer(bridge: &BridgeSpec, endpoint: &EndpointSpec, phase: EndpointPhase, facts: &Facts) -> Peer {
     match (&endpoint.attach, phase) {
-        (Attach::AtJoin { .. }, _) => Peer::Elsewhere,
+        (Attach::AtJoin, _) => Peer::Elsewhere,
         (Attach::HandOff, EndpointPhase::Creating | EndpointPhase::Ready) => {
             // dockerd writes the sysctls once it has the link, from 27 on.
             let (name, sysctls) = (sandbox_end_name(endpoint.id), BTreeMap::new());

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::adopt::{adopt, named_bridge};
 use super::objects::{bridge_name, is_on_bridge};
+use crate::driver::GatewaySkips;
 use crate::driver::options::{OptionRow, check_known};
 use crate::model::{
     Announce, BridgeOwner, BridgeSpec, Error, Facts, ForeignBridge, GatewayAddress, GatewayMode,
@@ -31,7 +32,7 @@ const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
 const ANNOUNCE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
 const ANNOUNCE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
 
-const fn works(
+const fn row(
     key: &'static str,
     values: &'static str,
     default: &'static str,
@@ -43,61 +44,56 @@ const fn works(
 /// Every option of Docker's bridge driver, by Docker's own key (source: moby,
 /// libnetwork/drivers/bridge and libnetwork/netlabel).
 pub const OPTIONS: &[OptionRow] = &[
-    works(
+    row(
         BRIDGE_NAME,
         "1 to 15 bytes",
         "nab- and the network's id",
         "name of the bridge on the host; one that exists is used and left in place",
     ),
-    works(ENABLE_ICC, "true, false", "true", "containers of the network may talk to each other"),
-    works(MASQUERADE, "true, false", "true", "packets that leave get the host's address"),
-    works(
+    row(ENABLE_ICC, "true, false", "true", "containers of the network may talk to each other"),
+    row(MASQUERADE, "true, false", "true", "packets that leave get the host's address"),
+    row(
         HOST_BINDING,
         "an address of this host",
         "every address",
         "host address of published ports that name none",
     ),
-    works(
+    row(
         MODE_V4,
         "nat, nat-unprotected, routed, isolated",
         "nat",
         "how IPv4 gets in: by host ports; that and directly; at containers' own addresses",
     ),
-    works(MODE_V6, "nat, nat-unprotected, routed, isolated", "nat", "the same for IPv6"),
-    works(
+    row(MODE_V6, "nat, nat-unprotected, routed, isolated", "nat", "the same for IPv6"),
+    row(
         INHIBIT_V4,
         "true, false",
         "false",
         "the bridge has no IPv4 address: another host is the gateway, or none",
     ),
-    works(
+    row(
         TRUSTED,
         "links, colon between",
         "none",
         "links of this host that reach published ports at the containers' own addresses",
     ),
-    works(SOURCE_V4, "an IPv4 address", "that of the link", "address that packets leave with"),
-    works(SOURCE_V6, "an IPv6 address", "that of the link", "the same for IPv6"),
-    works(
+    row(SOURCE_V4, "an IPv4 address", "that of the link", "address that packets leave with"),
+    row(SOURCE_V6, "an IPv6 address", "that of the link", "the same for IPv6"),
+    row(
         MTU_KEY,
         "68 to 65535 bytes",
         "that of the default route's link",
         "largest packet on the bridge and in containers",
     ),
-    works(
-        INTERFACE_PREFIX,
-        "1 to 12 bytes",
-        "eth",
-        "what interface names in containers begin with",
-    ),
-    works(
+    row(INTERFACE_PREFIX, "1 to 12 bytes", "eth", "what interface names in containers begin with"),
+    row(
         ANNOUNCE_COUNT,
         "0 to 3",
         "3",
         "0: a new container's addresses are not announced; else once, and by dockerd 28 this often",
     ),
-    works(ANNOUNCE_INTERVAL, "100 to 2000 ms", "1000", "time between dockerd's announcements"),
-    works(DEFAULT_BRIDGE, "false", "false", "marks docker0, which is Docker's own"),
+    row(ANNOUNCE_INTERVAL, "100 to 2000 ms", "1000", "time between dockerd's announcements"),
+    row(DEFAULT_BRIDGE, "false", "false", "marks docker0, which is Docker's own"),
 ];
 
 /// The options of one network, with errors that name the key.
@@ -264,12 +260,12 @@ fn mode(options: &Options<'_>, key: &str, reach: Reach) -> Result<GatewayMode> {
     Ok(mode)
 }
 
+/// More than once is for dockerd; that its settings are right is for us to say.
 fn announce(options: &Options<'_>) -> Result<Announce> {
-    let default = Announce::default();
-    let count = options.number(ANNOUNCE_COUNT, 0..=3)?;
-    Ok(Announce {
-        count: count.and_then(|count| u8::try_from(count).ok()).unwrap_or(default.count),
-        interval_ms: options.number(ANNOUNCE_INTERVAL, 100..=2000)?.unwrap_or(default.interval_ms),
+    options.number(ANNOUNCE_INTERVAL, 100..=2000)?;
+    Ok(match options.number(ANNOUNCE_COUNT, 0..=3)? {
+        Some(0) => Announce::Never,
+        Some(_) | None => Announce::Once,
     })
 }
 
@@ -331,13 +327,12 @@ pub fn adopted<'a>(
     }
 }
 
-/// Whether a network of these options needs no gateway address, by family: IPv4, IPv6. dockerd
-/// reserves none then.
-pub fn needs_no_gateway(options: &BTreeMap<String, String>, reach: Reach) -> Result<(bool, bool)> {
+/// The families of which a network of these options needs no gateway address.
+pub fn gateway_skips(options: &BTreeMap<String, String>, reach: Reach) -> Result<GatewaySkips> {
     let options = Options(options);
     let isolated = |key| Ok::<_, Error>(mode(&options, key, reach)? == GatewayMode::Isolated);
     let inhibited = reach == Reach::Internal && options.flag(INHIBIT_V4, false)?;
-    Ok((inhibited || isolated(MODE_V4)?, isolated(MODE_V6)?))
+    Ok(GatewaySkips { v4: inhibited || isolated(MODE_V4)?, v6: isolated(MODE_V6)? })
 }
 
 /// A prefix leaves room for a number of three digits, and must not itself end in one: `eth1` and

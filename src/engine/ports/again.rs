@@ -4,9 +4,7 @@ use super::choice::{Chosen, Free, Refused, Wish, wishes};
 use super::index::PortIndex;
 use super::{ATTEMPTS, is_choice};
 use crate::engine::{Engine, Mode};
-use crate::model::{
-    DriverSpec, EndpointSpec, Error, NetworkSpec, PortRange, Protocol, Result, StoredEndpoint,
-};
+use crate::model::{EndpointSpec, Error, NetworkSpec, PortRange, Protocol, Result, StoredEndpoint};
 
 /// The endpoints of a network with their ports as its new setting has them.
 pub(in crate::engine) struct Again {
@@ -60,13 +58,13 @@ impl Engine {
         refused: &Refused,
         mode: Mode,
     ) -> Result<Again> {
-        let DriverSpec::Bridge(bridge) = &network.driver;
         let mut index = self.ports.clone();
         let mut choosing = Vec::new();
         for old in endpoints {
             index.remove(&old.spec);
             let asked = if old.spec.publishes { old.spec.asked.as_slice() } else { &[] };
-            let pending = wishes(bridge, &old.spec, asked).map_err(|error| of(&old.spec, error))?;
+            let pending =
+                wishes(network, &old.spec, asked).map_err(|error| of(&old.spec, error))?;
             choosing.push(Choosing { old, pending, chosen: Chosen::default() });
         }
         let wishes = choosing.iter().flat_map(|one| one.pending.clone()).collect();

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::index::PortIndex;
+use crate::driver;
 use crate::model::{
-    BridgeSpec, EndpointId, EndpointSpec, Error, Family, HostAddress, PortRange, PortRequest,
+    EndpointId, EndpointSpec, Error, Family, HostAddress, NetworkSpec, PortRange, PortRequest,
     Protocol, Published, Result,
 };
 
@@ -45,13 +46,13 @@ impl Wish {
 /// What to bind for the ports that an endpoint asks for. Requests that differ only by their host
 /// address get the same host port, as Docker does it.
 pub(super) fn wishes(
-    bridge: &BridgeSpec,
+    network: &NetworkSpec,
     endpoint: &EndpointSpec,
     asked: &[PortRequest],
 ) -> Result<Vec<Wish>> {
     let mut wishes: BTreeMap<(Protocol, u16, Option<PortRange>), Vec<Wish>> = BTreeMap::new();
     for request in asked {
-        let Some(host) = binding(bridge, endpoint, request)? else { continue };
+        let Some(host) = binding(network, endpoint, request)? else { continue };
         let PortRequest { protocol, container, host_ports, .. } = *request;
         let same = wishes.entry((protocol, container, host_ports)).or_default();
         let fits = |wish: &&mut Wish| wish.hosts.iter().all(|other| !host.meets(*other));
@@ -65,19 +66,13 @@ pub(super) fn wishes(
 
 /// Where a request is bound on the host; `None` where its family is routed.
 fn binding(
-    bridge: &BridgeSpec,
+    network: &NetworkSpec,
     endpoint: &EndpointSpec,
     request: &PortRequest,
 ) -> Result<Option<HostAddress>> {
     let has = |family| endpoint.addresses().any(|address| Family::of(address) == family);
-    let translated = |family| {
-        has(family)
-            && match family {
-                Family::V4 => bridge.mode_v4.translates(),
-                Family::V6 => bridge.mode_v6.translates(),
-            }
-    };
-    let host = request.host.map_or(bridge.host_binding, HostAddress::At);
+    let translated = |family| has(family) && driver::translates(network, family);
+    let host = request.host.map_or_else(|| driver::host_binding(network), HostAddress::At);
     let address = match host {
         HostAddress::Any => {
             return Ok(match (translated(Family::V4), translated(Family::V6)) {

@@ -7,8 +7,8 @@ mod index;
 use super::Engine;
 use super::execute::{execute, roll_forward};
 use crate::model::{
-    DriverSpec, EndpointId, EndpointSpec, Error, NetworkId, NetworkSpec, PortRange, PortRequest,
-    Protocol, Published, Reach, Result, StoredEndpoint,
+    EndpointId, EndpointSpec, Error, NetworkId, NetworkSpec, PortRange, PortRequest, Protocol,
+    Published, Reach, Result, StoredEndpoint,
 };
 use crate::plan::delta;
 use crate::store::Change;
@@ -58,23 +58,6 @@ impl Engine {
         self.publish_asked(network, &stored, wished)
     }
 
-    /// Records what a sandbox wants published, and opens at its own address what needs no
-    /// translation; of what is published by now nothing changes.
-    pub(super) fn open_asked(
-        &mut self,
-        network: &NetworkSpec,
-        mut joined: StoredEndpoint,
-        ports: &[PortRequest],
-    ) -> Result<()> {
-        let before = self.endpoint_objects(network, &joined);
-        if !joined.spec.publishes {
-            joined.spec.asked = in_order(ports);
-        }
-        let plan = delta(&before, &self.endpoint_objects(network, &joined));
-        self.record(joined)?;
-        execute(&mut *self.kernel, &plan)
-    }
-
     /// Takes the endpoint from its old ports to those that `wished` asks for.
     fn publish_asked(
         &mut self,
@@ -82,8 +65,7 @@ impl Engine {
         old: &StoredEndpoint,
         wished: StoredEndpoint,
     ) -> Result<()> {
-        let DriverSpec::Bridge(bridge) = &network.driver;
-        let wishes = wishes(bridge, &wished.spec, &wished.spec.asked)?;
+        let wishes = wishes(network, &wished.spec, &wished.spec.asked)?;
         let mut refused = Refused::new();
         loop {
             let mut new = wished.clone();

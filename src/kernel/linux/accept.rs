@@ -18,8 +18,8 @@ use iptables::IPTables;
 use nix::errno::Errno;
 
 use crate::kernel::KernelError;
-use crate::model::Mark;
-use crate::object::{Accept, Family};
+use crate::model::{Family, Mark};
+use crate::object::Accept;
 
 use chain::{Chain, mark_of};
 

@@ -8,10 +8,8 @@ use super::seen::SeenLink;
 use super::wire::Wire;
 use super::{Accepts, Holds, Iptables, Linux, sysctl};
 use crate::kernel::{KernelError, Scope};
-use crate::model::{LinkName, Mtu};
-use crate::object::{
-    Address, Family, Hop, Kind, Link, LinkKind, Netns, Object, ObjectKey, Peer, Route,
-};
+use crate::model::{Family, LinkName, Mtu};
+use crate::object::{Address, Hop, Kind, Link, LinkKind, Netns, Object, ObjectKey, Peer, Route};
 use crate::plan::{Observed, Owner, Seen};
 
 /// Reads what `scope` covers.
