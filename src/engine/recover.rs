@@ -52,7 +52,9 @@ impl Engine {
             orphans: Plan::default(),
         };
         engine.restore_pools()?;
-        engine.reconcile()?;
+        engine.finish_updates()?;
+        let repaired = engine.reconcile()?;
+        engine.judge_old_flows(&repaired);
         // dockerd may have restarted while we were away.
         engine.note_restored();
         Ok(engine)
@@ -65,12 +67,7 @@ impl Engine {
         let lost = self.lost_sandboxes();
         let (networks, endpoints) = self.unfinished();
         let forgotten = self.objects_of(&networks, &endpoints);
-        self.ports = self.ports.cleared();
-        for endpoint in self.intent.endpoints().filter(|known| is_alive(known)) {
-            if !lost.contains(&endpoint.spec.id) {
-                self.ports.add(&endpoint.spec);
-            }
-        }
+        self.index_ports(&lost);
         self.host = self.host_objects(self.lasting_needs());
         self.save_sysctls(&self.host.clone())?;
         let difference = self.difference(&forgotten, &lost)?;
@@ -86,6 +83,16 @@ impl Engine {
             self.notes.clear();
         }
         Ok(difference.due)
+    }
+
+    /// Indexes the ports of endpoints that live.
+    pub(super) fn index_ports(&mut self, lost: &BTreeSet<EndpointId>) {
+        self.ports = self.ports.cleared();
+        for endpoint in self.intent.endpoints().filter(|known| is_alive(known)) {
+            if !lost.contains(&endpoint.spec.id) {
+                self.ports.add(&endpoint.spec);
+            }
+        }
     }
 
     /// Endpoints whose namespace has ended, or whose path leads to another one by now.

@@ -10,14 +10,14 @@ use super::execute::execute;
 use super::ports::Refused;
 use super::{Engine, Mode, SubnetRequest};
 use crate::driver;
-use crate::firewall::model::SetName;
+use crate::firewall::admission::{Admission, Occasion, lets_in};
 use crate::ipam::{AddressBook, PoolId};
-use crate::kernel::{Narrowed, Scope};
+use crate::kernel::Scope;
 use crate::model::{
-    DriverSpec, EndpointPhase, Error, ErrorClass, LinkName, NetworkId, NetworkPhase, NetworkSpec,
-    Origin, Result, StoredEndpoint, StoredNetwork,
+    DriverSpec, EndpointId, EndpointPhase, Error, ErrorClass, LinkName, NetworkId, NetworkPhase,
+    NetworkSpec, Origin, Result, StoredEndpoint, StoredNetwork,
 };
-use crate::object::{Element, Link, LinkKind, Object, ObjectKey, Op, Revert, Sysctl, Wanted};
+use crate::object::{Link, LinkKind, Object, ObjectKey, Op, Revert, Sysctl, Wanted};
 use crate::plan::{Plan, Step, live_delta};
 use crate::store::Change;
 
@@ -102,10 +102,7 @@ impl Engine {
     ) -> Result<Updated> {
         // What is left of a namespace that has ended is for the next look at the host.
         let lost = self.lost_sandboxes();
-        let alive = |known: &&StoredEndpoint| {
-            known.phase != EndpointPhase::Deleting && !lost.contains(&known.spec.id)
-        };
-        let endpoints: Vec<_> = self.intent.endpoints_of(old.id).filter(alive).cloned().collect();
+        let endpoints = self.endpoints_except(old.id, &lost);
         let before = State { host: self.host.clone(), ..self.state(old, endpoints) };
         let mut refused = Refused::new();
         loop {
@@ -124,6 +121,17 @@ impl Engine {
                 },
             };
         }
+    }
+
+    fn endpoints_except(
+        &self,
+        network: NetworkId,
+        lost: &BTreeSet<EndpointId>,
+    ) -> Vec<StoredEndpoint> {
+        let alive = |known: &&StoredEndpoint| {
+            known.phase != EndpointPhase::Deleting && !lost.contains(&known.spec.id)
+        };
+        self.intent.endpoints_of(network).filter(alive).cloned().collect()
     }
 
     fn state(&self, network: &NetworkSpec, endpoints: Vec<StoredEndpoint>) -> State {
@@ -199,8 +207,9 @@ impl Engine {
         let unsaved = self.unsaved(&after.host);
         let changes = changes(before, &after, &self.book, book);
         let saved = unsaved.iter().cloned().map(Change::SaveSysctl);
-        self.store.commit(&changes.iter().cloned().chain(saved).collect::<Vec<_>>())?;
-        if let Err(error) = execute(&mut *self.kernel, plan) {
+        let recorded = self.store.commit(&changes.iter().cloned().chain(saved).collect::<Vec<_>>());
+        if let Err(error) = recorded.and_then(|()| execute(&mut *self.kernel, plan)) {
+            // Of what could not be recorded as a whole the network may have been.
             let mut back = self::changes(&after, before, book, &self.book);
             match error.class {
                 // One of them may still be raised.
@@ -219,8 +228,8 @@ impl Engine {
             return Err(error);
         }
         self.saved.extend(unsaved);
-        if let Some(narrowed) = narrowed(&after, plan) {
-            self.kernel.end_flows(&narrowed);
+        if changes_entry(plan) {
+            self.kernel.judge_flows(&[after.admission(Occasion::Change, plan)]);
         }
         let State { network, endpoints, host, .. } = after;
         self.host = host;
@@ -235,11 +244,84 @@ impl Engine {
         }
         Ok(())
     }
+
+    /// Finishes the records of updates that a crash cut off between network and endpoints: ports
+    /// are chosen as the setting of the network has them by now. What fits it stays as it is.
+    pub(super) fn finish_updates(&mut self) -> Result<()> {
+        let lost = self.lost_sandboxes();
+        self.index_ports(&lost);
+        for network in self.ready_networks() {
+            let old = self.endpoints_except(network.id, &lost);
+            let again = match self.choose_again(&network, &old, &Refused::new(), Mode::DryRun) {
+                Ok(again) => again,
+                Err(error) => {
+                    let task = format!("ports of network \"{}\"", network.label());
+                    self.note(&task, error.to_string());
+                    continue;
+                }
+            };
+            for (old, new) in old.iter().zip(again.endpoints).filter(|(old, new)| *old != new) {
+                self.ports.remove(&old.spec);
+                self.ports.add(&new.spec);
+                self.record(new)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks through the flows that began before the agent did: one that was killed in an update
+    /// may have left some that it forbids. `repaired` is what has just been done to the host.
+    pub(super) fn judge_old_flows(&mut self, repaired: &Plan) {
+        let lost = self.lost_sandboxes();
+        let admissions: Vec<Admission> = self
+            .ready_networks()
+            .iter()
+            .map(|network| {
+                let state = self.state(network, self.endpoints_except(network.id, &lost));
+                state.admission(Occasion::Start, repaired)
+            })
+            .collect();
+        if !admissions.is_empty() {
+            self.kernel.judge_flows(&admissions);
+        }
+    }
+
+    fn ready_networks(&self) -> Vec<NetworkSpec> {
+        let ready = self.intent.networks().filter(|known| known.phase == NetworkPhase::Ready);
+        ready.map(|known| known.spec.clone()).collect()
+    }
 }
 
 impl State {
     fn everything(&self) -> Vec<Wanted> {
         self.host.iter().chain(&self.wanted).cloned().collect()
+    }
+
+    /// What may get in once the steps are done.
+    fn admission(&self, occasion: Occasion, plan: &Plan) -> Admission {
+        let gone = plan.steps.iter().filter_map(|step| match &step.op {
+            Op::Delete(Object::Element(element)) => Some(element),
+            Op::Create(_) | Op::Change { .. } | Op::Delete(_) => None,
+        });
+        let holding = self.wanted.iter().filter_map(|wanted| match &wanted.object {
+            Object::Element(element) => Some(element),
+            Object::Table(_)
+            | Object::Link(_)
+            | Object::Sysctl(_)
+            | Object::Address(_)
+            | Object::Route(_)
+            | Object::Hold(_)
+            | Object::Accept(_) => None,
+        });
+        let DriverSpec::Bridge(bridge) = &self.network.spec.driver;
+        Admission {
+            occasion,
+            bridge: bridge.bridge.clone(),
+            subnets: self.network.spec.subnets.iter().map(|subnet| subnet.pool).collect(),
+            containers: self.endpoints.iter().flat_map(|known| known.spec.addresses()).collect(),
+            gone: gone.filter(|element| lets_in(element)).cloned().collect(),
+            holding: holding.filter(|element| lets_in(element)).cloned().collect(),
+        }
     }
 }
 
@@ -279,44 +361,18 @@ fn changes(from: &State, to: &State, book: &AddressBook, old: &AddressBook) -> V
     changes
 }
 
-/// What may still get in, where something of it is gone.
-fn narrowed(after: &State, plan: &Plan) -> Option<Narrowed> {
-    let gone: Vec<Element> = plan
-        .steps
-        .iter()
-        .filter_map(|step| match &step.op {
-            Op::Delete(Object::Element(element)) if lets_in(element) => Some(element.clone()),
-            Op::Create(_) | Op::Change { .. } | Op::Delete(_) => None,
-        })
-        .collect();
-    let holding = after.wanted.iter().filter_map(|wanted| match &wanted.object {
-        Object::Element(element) => Some(element),
+/// Whether the steps change what may get into a network.
+fn changes_entry(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| match step.op.object() {
+        Object::Element(element) => lets_in(element),
         Object::Table(_)
         | Object::Link(_)
         | Object::Sysctl(_)
         | Object::Address(_)
         | Object::Route(_)
         | Object::Hold(_)
-        | Object::Accept(_) => None,
-    });
-    let DriverSpec::Bridge(bridge) = &after.network.spec.driver;
-    (!gone.is_empty()).then(|| Narrowed {
-        bridge: bridge.bridge.clone(),
-        subnets: after.network.spec.subnets.iter().map(|subnet| subnet.pool).collect(),
-        containers: after.endpoints.iter().flat_map(|known| known.spec.addresses()).collect(),
-        holding: holding.filter(|element| lets_in(element)).cloned().collect(),
-        gone,
+        | Object::Accept(_) => false,
     })
-}
-
-/// Whether an element lets packets into a network.
-fn lets_in(element: &Element) -> bool {
-    let set = element.set;
-    set.is_port_map()
-        || matches!(
-            set,
-            SetName::Trusted | SetName::Routed(_) | SetName::Unprotected(_) | SetName::Opened(_)
-        )
 }
 
 /// What dockerd keeps of its networks cannot be changed behind its back.

@@ -375,6 +375,8 @@ pub enum Match {
     Dnat,
     /// It was not.
     NotDnat,
+    /// Its connection was ended by a change of its network (`ct mark`).
+    Ended(Mark),
 }
 
 /// A packet's field, as a part of a key.
@@ -555,6 +557,7 @@ impl fmt::Display for Match {
             Self::New => f.write_str("ct state new"),
             Self::Dnat => f.write_str("ct status dnat"),
             Self::NotDnat => f.write_str("ct status ! dnat"),
+            Self::Ended(mark) => write!(f, "ct mark {:#x}", mark.ended()),
         }
     }
 }

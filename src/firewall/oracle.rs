@@ -46,6 +46,8 @@ pub struct Packet {
     /// Whether the destination of its connection has been translated: by us with an earlier
     /// packet, or by another owner before us.
     pub translated: bool,
+    /// Whether its connection was ended by a change of its network.
+    pub ended: bool,
 }
 
 /// What an IP packet carries.
@@ -177,6 +179,9 @@ impl World {
     /// only packets that come in by one link and leave by one are looked at.
     fn way(&self, packet: &Packet, destination: IpAddr, translated: bool) -> Way {
         let (Some(from), Some(to)) = (&packet.from, &packet.to) else { return Way::Open };
+        if packet.ended {
+            return Way::Closed;
+        }
         if let Some(shared) = self.adopted(from).filter(|_| from == to) {
             return self.way_beside_others(packet, destination, translated, shared);
         }

@@ -60,7 +60,7 @@ pub fn table(mark: Mark) -> Object {
             inward(mark),
             outward(mark),
             adopted::shared(mark),
-            forward(),
+            forward(mark),
             published("published", Family::V4),
             published("published_v6", Family::V6),
             to_published("prerouting", Hook::Prerouting),
@@ -105,11 +105,12 @@ fn guard() -> Chain {
     }
 }
 
-fn forward() -> Chain {
+fn forward(mark: Mark) -> Chain {
     use Field::{Destination, InLink, OutLink, Source};
     let to = |matches, chain, comment| rule(matches, vec![Statement::Goto(chain)], comment);
     let passes = |fields: &[Field], set| vec![Match::In(fields.to_vec(), set)];
     let mut rules = vec![
+        dropping(vec![Match::Ended(mark)], "ended by a change of its network"),
         to(passes(&[InLink, OutLink], SetName::Same), "within", "neighbours on one network"),
         to(
             passes(&[InLink, OutLink], SetName::Shared),

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
+use super::{Announcement, Kernel, KernelError, Outcome, Scope};
+use crate::firewall::admission::Admission;
 use crate::model::{
     Facts, HostAddress, LinkName, Mark, Mtu, PortRange, Protocol, SandboxId, Uplink,
 };
@@ -44,7 +45,7 @@ struct Host {
     /// What others made that cannot carry our mark: addresses.
     foreign: BTreeSet<ObjectKey>,
     announced: Vec<Announcement>,
-    narrowed: Vec<Narrowed>,
+    admissions: Vec<Vec<Admission>>,
     hidden: BTreeSet<LinkName>,
     sctp: bool,
 }
@@ -66,7 +67,7 @@ impl Fake {
             busy: BTreeSet::new(),
             foreign: BTreeSet::new(),
             announced: Vec::new(),
-            narrowed: Vec::new(),
+            admissions: Vec::new(),
             hidden: BTreeSet::new(),
             sctp: true,
         };
@@ -571,8 +572,8 @@ impl Kernel for Fake {
         self.host().announced.push(announcement.clone());
     }
 
-    fn end_flows(&mut self, narrowed: &Narrowed) {
-        self.host().narrowed.push(narrowed.clone());
+    fn judge_flows(&mut self, admissions: &[Admission]) {
+        self.host().admissions.push(admissions.to_vec());
     }
 
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {

@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use super::fake::runs;
-use super::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
+use super::{Announcement, Kernel, KernelError, Outcome, Scope};
+use crate::firewall::admission::Admission;
 use crate::model::{Facts, LinkName, SandboxId};
 use crate::object::{Hold, Op};
 use crate::plan::Observed;
@@ -121,8 +122,8 @@ impl<K: Kernel> Kernel for Faulty<K> {
         self.inner.announce(announcement);
     }
 
-    fn end_flows(&mut self, narrowed: &Narrowed) {
-        self.inner.end_flows(narrowed);
+    fn judge_flows(&mut self, admissions: &[Admission]) {
+        self.inner.judge_flows(admissions);
     }
 
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {

@@ -7,15 +7,13 @@ pub mod fake;
 pub mod faulty;
 pub mod linux;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 
-use ipnet::IpNet;
-
+use crate::firewall::admission::Admission;
 use crate::model::{Facts, LinkName, MacAddr, Protocol, SandboxId};
-use crate::object::{Element, Hold, ObjectKey, Op};
+use crate::object::{Hold, ObjectKey, Op};
 use crate::plan::Observed;
 
 /// What an observation covers.
@@ -36,21 +34,6 @@ pub struct Announcement {
     pub mac: MacAddr,
     /// Its addresses, of both families.
     pub addresses: Vec<IpAddr>,
-}
-
-/// A network that fewer packets may enter than before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Narrowed {
-    /// Its bridge.
-    pub bridge: LinkName,
-    /// Its subnets.
-    pub subnets: Vec<IpNet>,
-    /// The addresses of its endpoints.
-    pub containers: BTreeSet<IpAddr>,
-    /// Elements of the policy that let packets in and are gone.
-    pub gone: Vec<Element>,
-    /// Those of the network and its endpoints that hold.
-    pub holding: Vec<Element>,
 }
 
 /// How one operation ended.
@@ -122,9 +105,10 @@ pub trait Kernel: Send {
     /// addresses. Best effort: who does not hear it finds out when the old place stays silent.
     fn announce(&mut self, announcement: &Announcement);
 
-    /// Ends established flows into a network that its policy would not let in any more. Best effort:
-    /// a flow that is missed ends when its connection does.
-    fn end_flows(&mut self, narrowed: &Narrowed);
+    /// Ends established flows into networks that would not be let in any more, and lets those
+    /// that were ended go on where they would. Best effort: a flow that is missed ends when
+    /// its connection does.
+    fn judge_flows(&mut self, admissions: &[Admission]);
 
     /// Those of these veths of the host whose other end cannot be found, so that it would not be
     /// changed along.

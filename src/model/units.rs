@@ -119,6 +119,13 @@ impl Mark {
     pub const fn bits(self) -> u32 {
         self.0
     }
+
+    /// The connection mark (`ct mark`) of flows that a change of their network has ended: all bits
+    /// but this one. Compared as a whole, so that no mark of an operator's is taken for it, not even
+    /// one that `CONNMARK --save-mark` copied from a packet we allowed: that has our bit.
+    pub const fn ended(self) -> u32 {
+        !self.0
+    }
 }
 
 impl fmt::Display for Mark {

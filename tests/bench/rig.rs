@@ -12,8 +12,9 @@ use netagent::engine::{
     AttachRequest, EndpointRequest, Engine, Mode, NetworkRequest, PortRequest, Settings,
     SubnetRequest,
 };
+use netagent::firewall::admission::Admission;
 use netagent::kernel::linux::Linux;
-use netagent::kernel::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
+use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
 use netagent::model::{
     Facts, Ipam, LinkName, Mark, NetworkId, NetworkSpec, Origin, PortRange, Protocol, Reach,
     SandboxId,
@@ -71,8 +72,8 @@ impl Kernel for Shared {
     fn announce(&mut self, announcement: &Announcement) {
         self.0.lock().unwrap().announce(announcement);
     }
-    fn end_flows(&mut self, narrowed: &Narrowed) {
-        self.0.lock().unwrap().end_flows(narrowed);
+    fn judge_flows(&mut self, admissions: &[Admission]) {
+        self.0.lock().unwrap().judge_flows(admissions);
     }
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
         self.0.lock().unwrap().out_of_reach(links)
@@ -103,7 +104,7 @@ impl Kernel for Obliging {
         vec![Outcome::Done; ops.len()]
     }
     fn announce(&mut self, _: &Announcement) {}
-    fn end_flows(&mut self, _: &Narrowed) {}
+    fn judge_flows(&mut self, _: &[Admission]) {}
     fn out_of_reach(&mut self, _: &[LinkName]) -> Vec<LinkName> {
         vec![]
     }

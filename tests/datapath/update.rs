@@ -1,13 +1,16 @@
 //! Networks that change while traffic flows: what is still allowed goes on, what is not stops.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step should panic")]
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::Value;
 
 use crate::support::flow::{Flow, listen};
-use crate::support::{Findings, Lab, until};
+use crate::support::{Findings, Lab, Place, until};
 
 fn key(name: &str) -> String {
     match name {
@@ -146,6 +149,143 @@ fn udp_follows_a_binding_that_changes() {
         until(&format!("bound to \"{binding}\", open: {open}"), soon, || {
             (answered() == open).then_some(())
         });
+    }
+}
+
+/// Who sends first after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    Client,
+    Container,
+}
+
+/// A conversation in which nobody speaks unless told to.
+struct Quiet {
+    client: OwnedFd,
+    container: OwnedFd,
+}
+
+impl Quiet {
+    fn tcp(client: &Place, address: &str, listener: &TcpListener) -> Self {
+        let call = client.enter(|| TcpStream::connect(address)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        Self::open(call.into(), server.into())
+    }
+
+    /// From one port of the neighbour's for all times.
+    fn udp(client: (&Place, &str), server: (&Place, &str)) -> Self {
+        let bind = |(place, address): (&Place, &str)| place.enter(|| UdpSocket::bind(address));
+        let (call, answer) = (bind(client).unwrap(), bind(server).unwrap());
+        call.connect(server.1).unwrap();
+        answer.connect(client.1).unwrap();
+        Self::open(call.into(), answer.into())
+    }
+
+    fn open(client: OwnedFd, container: OwnedFd) -> Self {
+        let quiet = Self { client, container };
+        assert!(quiet.talks(First::Client), "a flow that begins");
+        assert!(quiet.talks(First::Container), "a flow that began");
+        quiet
+    }
+
+    /// Whether something arrives, sent one way and then the other.
+    fn talks(&self, first: First) -> bool {
+        let (there, back) = match first {
+            First::Client => (&self.client, &self.container),
+            First::Container => (&self.container, &self.client),
+        };
+        // Both are tried: an answer may find a way that the question made for it.
+        let arrived = [arrives(there, back), arrives(back, there)];
+        assert_eq!(arrived[0], arrived[1], "{first:?} first: one way only");
+        arrived[0]
+    }
+}
+
+/// Whether what one socket sends comes to the other.
+fn arrives(from: &OwnedFd, to: &OwnedFd) -> bool {
+    let patience = TimeVal::milliseconds(600);
+    setsockopt(to, sockopt::ReceiveTimeout, &patience).unwrap();
+    let sent = send(from.as_raw_fd(), b"hello", MsgFlags::MSG_NOSIGNAL);
+    sent.is_ok() && recv(to.as_raw_fd(), &mut [0; 64], MsgFlags::empty()) == Ok(5)
+}
+
+/// Connection tracking takes up a connection in the middle: were a forbidden flow only forgotten,
+/// the container's next packet would open it outward, and what the client sends would be answers.
+#[test]
+fn a_flow_that_is_forbidden_stops_whoever_sends_next() {
+    let Some(lab) = Lab::with_agent() else { return };
+    lab.network("web", "172.30.1.0/24", &[]);
+    let web = lab.attach("web", "web", &["8080:80", "5353:53/udp"]);
+    let neighbour = lab.neighbour();
+    let (open, closed) = (listen(&web.place, "0.0.0.0:80"), listen(&web.place, "0.0.0.0:81"));
+    let at = |port: u16| format!("{}:{port}", web.v4);
+    update(&lab, &["enable_ip_masquerade=false"]);
+    for (round, first) in [First::Container, First::Client].into_iter().enumerate() {
+        update(&lab, &["gateway_mode_ipv4=nat-unprotected"]);
+        let tcp = |port, listener| Quiet::tcp(&neighbour, &at(port), listener);
+        let udp = |mine: usize, port| {
+            let mine = format!("10.99.0.2:{}", 40000 + mine);
+            Quiet::udp((&neighbour, &mine), (&web.place, &at(port)))
+        };
+        let allowed = [tcp(80, &open), udp(10 + round, 53)];
+        let forbidden = [tcp(81, &closed), udp(20 + round, 54)];
+        update(&lab, &["gateway_mode_ipv4=routed"]);
+        for (flow, protocol) in forbidden.iter().zip(["tcp", "udp"]) {
+            assert!(!flow.talks(first), "{protocol}, {first:?} first");
+            assert!(!flow.talks(First::Client), "{protocol}, the client after all");
+        }
+        for (flow, protocol) in allowed.iter().zip(["tcp", "udp"]) {
+            assert!(flow.talks(first), "{protocol}, {first:?} first, and allowed");
+        }
+        // Allowed again it goes on from the same ports, though nobody has paused.
+        update(&lab, &["gateway_mode_ipv4=nat-unprotected"]);
+        assert!(forbidden[1].talks(first), "udp, allowed again");
+        update(&lab, &["gateway_mode_ipv4=nat"]);
+        for flow in allowed.iter().chain(&forbidden[1..]) {
+            assert!(!flow.talks(first), "nat, {first:?} first");
+        }
+    }
+}
+
+/// The same number on the host and in the container: what the container sends leaves with the
+/// address and the port that the client knows.
+#[test]
+fn a_published_connection_that_is_forbidden_stops_whoever_sends_next() {
+    let Some(lab) = Lab::with_agent() else { return };
+    lab.network("web", "172.30.1.0/24", &[]);
+    let web = lab.attach("web", "web", &["80:80"]);
+    let inside = listen(&web.place, "0.0.0.0:80");
+    for first in [First::Container, First::Client] {
+        let flow = Quiet::tcp(&lab.neighbour(), "10.99.0.1:80", &inside);
+        let own = Quiet::tcp(&lab.host(), "10.99.0.1:80", &inside);
+        update(&lab, &["host_binding_ipv4=127.0.0.1"]);
+        assert!(!flow.talks(first), "{first:?} first");
+        assert!(!own.talks(first), "the host's own, {first:?} first");
+        update(&lab, &["host_binding_ipv4="]);
+    }
+}
+
+/// As an agent leaves them that is killed in the middle of a change: here nobody kept the policy for
+/// a moment.
+#[test]
+fn flows_that_the_policy_would_not_let_begin_end_when_the_agent_starts() {
+    let Some(lab) = Lab::with_agent() else { return };
+    lab.network("web", "172.30.1.0/24", &[]);
+    let web = lab.attach("web", "web", &["8080:80"]);
+    let (neighbour, inside) = (lab.neighbour(), listen(&web.place, "0.0.0.0:80"));
+    let outside = listen(&neighbour, "0.0.0.0:7000");
+    let published = Quiet::tcp(&neighbour, "10.99.0.1:8080", &inside);
+    let out = Quiet::tcp(&web.place, "10.99.0.2:7000", &outside);
+    let own = Quiet::tcp(&lab.host(), &format!("{}:80", web.v4), &inside);
+    for first in [First::Container, First::Client] {
+        lab.kill_agent();
+        lab.run(&["nft", "delete", "table", "inet", "netagent"]);
+        let direct = Quiet::tcp(&neighbour, &format!("{}:80", web.v4), &inside);
+        lab.start_agent();
+        assert!(!direct.talks(first), "{first:?} first");
+        for flow in [&published, &out, &own] {
+            assert!(flow.talks(first), "{first:?} first, and allowed");
+        }
     }
 }
 

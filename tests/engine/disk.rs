@@ -10,23 +10,34 @@ use netagent::model::{EndpointId, Error, ErrorClass, NetworkId, Result};
 
 /// A machine whose agent keeps its files on a small tmpfs that only this thread sees.
 #[expect(clippy::disallowed_methods, reason = "the thread ends with the test")]
-fn small_disk(machine: &Machine) -> Option<()> {
+fn small_disk(directory: &Path) -> Option<()> {
     use nix::mount::{MsFlags, mount};
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).ok()?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).ok()?;
     let (tmpfs, nothing) = (Some("tmpfs"), MsFlags::empty());
-    mount(tmpfs, machine.directory(), tmpfs, nothing, Some("size=6m")).ok()
+    mount(tmpfs, directory, tmpfs, nothing, Some("size=6m,mode=0700")).ok()
 }
 
 /// Runs the test on a thread of its own, which keeps its mount namespace until it ends.
 fn on_small_disk(name: &'static str, test: impl FnOnce(&Machine) + Send + 'static) {
+    with_small_disk(name, "", test);
+}
+
+/// The same with only this directory of its on the tmpfs.
+fn with_small_disk(
+    name: &'static str,
+    part: &'static str,
+    test: impl FnOnce(&Machine) + Send + 'static,
+) {
     let run = move || {
         let machine = Machine::new();
-        match small_disk(&machine) {
+        let directory = machine.directory().join(part);
+        std::fs::create_dir_all(&directory).unwrap();
+        match small_disk(&directory) {
             Some(()) => {
                 test(&machine);
-                nix::mount::umount2(machine.directory(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+                nix::mount::umount2(&directory, nix::mount::MntFlags::MNT_DETACH).unwrap();
             }
             None => {
                 let required = std::env::var_os("NETAGENT_REQUIRE_ROOT").is_some();
@@ -167,5 +178,35 @@ fn a_refused_first_network_does_not_lose_what_sysctls_were() {
         std::fs::remove_file(&ballast).unwrap();
         create(&mut engine, network(WEB, "web", "10.1.0.0/24")).unwrap();
         assert_eq!(machine.stored().sysctls, engine.status().unwrap().host_sysctls);
+    });
+}
+
+/// The network's record is on another disk, and is written first.
+#[test]
+fn an_update_whose_endpoints_cannot_be_recorded_is_taken_back() {
+    let name = "an_update_whose_endpoints_cannot_be_recorded_is_taken_back";
+    with_small_disk(name, "runtime", |machine| {
+        let mut engine = machine.engine();
+        with_sandbox(&mut engine, &machine.host);
+        let ports: Vec<PortRequest> = (0..2000).map(|at| port(2 * at + 1, 80)).collect();
+        engine.create_endpoint(sandboxed(ONE, WEB, ports)).unwrap();
+        let ballast = fill(&machine.directory().join("runtime"));
+        let mut refused = None;
+        for at in 1..50 {
+            let before = (machine.host.listing(), engine.intent().clone(), engine.ports());
+            let binding = format!("192.0.2.{at}");
+            if let Err(error) = update(&mut engine, WEB, &[("host_binding_ipv4", &binding)]) {
+                let after = (machine.host.listing(), engine.intent().clone(), engine.ports());
+                assert_eq!(before, after, "{error}");
+                refused = Some((error, binding));
+                break;
+            }
+        }
+        let (error, binding) = refused.expect("the disk has room for all updates");
+        assert_eq!(error.errno, Some(nix::libc::ENOSPC), "{error}");
+        assert_eq!(&machine.stored().intent, engine.intent(), "what a restart would find");
+        std::fs::remove_file(&ballast).unwrap();
+        update(&mut engine, WEB, &[("host_binding_ipv4", &binding)]).unwrap();
+        assert_eq!(&machine.stored().intent, engine.intent());
     });
 }

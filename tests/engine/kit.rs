@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use netagent::engine::{Engine, Settings};
+use netagent::firewall::admission::Admission;
 use netagent::ipam::DefaultPool;
 use netagent::kernel::fake::Fake;
 use netagent::kernel::faulty::{Crashed, Fault, Faulty};
-use netagent::kernel::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
+use netagent::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
 use netagent::model::{Facts, LinkName, Mark, SandboxId};
 use netagent::object::{Hold, Op};
 use netagent::plan::Observed;
-use netagent::store::{Loaded, Store};
+use netagent::store::{Change, Loaded, Store};
 
 /// The host that most tests want.
 pub fn facts() -> Facts {
@@ -55,8 +56,8 @@ impl<K: Kernel> Kernel for Recorder<K> {
     fn announce(&mut self, announcement: &Announcement) {
         self.inner.announce(announcement);
     }
-    fn end_flows(&mut self, narrowed: &Narrowed) {
-        self.inner.end_flows(narrowed);
+    fn judge_flows(&mut self, admissions: &[Admission]) {
+        self.inner.judge_flows(admissions);
     }
     fn out_of_reach(&mut self, links: &[LinkName]) -> Vec<LinkName> {
         self.inner.out_of_reach(links)
@@ -100,6 +101,12 @@ impl Machine {
             std::fs::copy(self.directory().join(&file), copy.path().join(&file)).unwrap();
         }
         Store::open(&copy.path().join("state"), &copy.path().join("runtime")).unwrap().1
+    }
+
+    /// Writes records while no agent runs.
+    pub fn store(&self, changes: &[Change]) {
+        let [state, runtime] = ["state", "runtime"].map(|part| self.directory().join(part));
+        Store::open(&state, &runtime).unwrap().0.commit(changes).unwrap();
     }
 
     pub fn start(&self, fault: Fault) -> netagent::model::Result<Engine> {

@@ -1,11 +1,16 @@
 //! Networks that change while containers run: what is refused, what stays, what is told.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netagent::engine::{EndpointRequest, Engine, Mode, NetworkChange, PortRequest};
+use netagent::firewall::admission::Occasion;
+use netagent::firewall::model::Value;
 use netagent::kernel::fake::Fake;
+use netagent::kernel::faulty::{Fault, When};
 use netagent::model::{ErrorClass, Facts, Ipam, Mtu, Origin, PortRange, Protocol, Reach};
-use netagent::object::{Object, Op};
+use netagent::object::{Element, Object, Op};
+use netagent::store::Change;
 
 use crate::kit::{Machine, facts};
 use crate::scenarios::*;
@@ -299,30 +304,125 @@ fn an_endpoint_whose_container_is_gone_stands_in_nobodys_way() {
     assert_eq!(engine.status().unwrap().drift, Vec::<String>::new());
 }
 
+/// What an update of these options ended and what holds after it, by sets and ports; `None` where
+/// it looked through no flows.
+fn judged(
+    machine: &Machine,
+    engine: &mut Engine,
+    options: &[(&str, &str)],
+) -> Option<[Vec<String>; 2]> {
+    let looks = machine.host.admissions().len();
+    update(engine, WEB, options).unwrap();
+    let admissions = machine.host.admissions().split_off(looks);
+    let [admission] = admissions.concat().try_into().map_err(|_| ()).ok()?;
+    assert_eq!(admission.occasion, Occasion::Change);
+    assert_eq!(admission.containers, BTreeSet::from([host("10.1.0.2"), host("10.1.0.3")]));
+    let names = |elements: &[Element]| {
+        let names: BTreeSet<String> = elements
+            .iter()
+            .map(|element| match element.set.is_port_map() {
+                true => {
+                    let address = element.key.iter().find(|v| matches!(v, Value::Address(_)));
+                    address.map_or("any".to_owned(), |address| address.to_string())
+                }
+                false => element.set.to_string(),
+            })
+            .collect();
+        names.into_iter().collect()
+    };
+    Some([names(&admission.gone), names(&admission.holding)])
+}
+
 #[test]
-fn flows_are_looked_through_only_where_less_is_let_in() {
+fn flows_are_looked_through_where_other_packets_are_let_in_than_before() {
     let (machine, mut engine) = started(with_busy_network);
-    for options in [
-        &[("mtu", "1300")][..],
-        &[("enable_icc", "false")],
-        &[("enable_ip_masquerade", "false")],
-        &[("gateway_mode_ipv4", "nat-unprotected")],
-        &[("trusted_host_interfaces", "lan0")],
-    ] {
-        update(&mut engine, WEB, options).unwrap();
-        assert_eq!(machine.host.narrowed(), vec![], "{options:?}");
-    }
-    for (at, options) in [
-        &[("gateway_mode_ipv4", "nat")][..],
-        &[("trusted_host_interfaces", "")],
-        &[("host_binding_ipv4", "127.0.0.1")],
-        &[("gateway_mode_ipv4", "routed")],
-    ]
-    .into_iter()
-    .enumerate()
+    for options in
+        [&[("mtu", "1300")][..], &[("enable_icc", "false")], &[("enable_ip_masquerade", "false")]]
     {
+        assert_eq!(judged(&machine, &mut engine, options), None, "{options:?}");
+    }
+    let lists = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    for (option, gone, holding) in [
+        (
+            ("gateway_mode_ipv4", "nat-unprotected"),
+            &[][..],
+            &["127.0.0.1", "any", "unprotected"][..],
+        ),
+        (("gateway_mode_ipv4", "nat"), &["unprotected"], &["127.0.0.1", "any"]),
+        (("trusted_host_interfaces", "lan0"), &[], &["127.0.0.1", "any", "opened", "trusted"]),
+        (("trusted_host_interfaces", ""), &["opened", "trusted"], &["127.0.0.1", "any"]),
+        (("host_binding_ipv4", "127.0.0.1"), &["any"], &["127.0.0.1"]),
+        (("gateway_mode_ipv4", "routed"), &["127.0.0.1"], &["opened", "routed"]),
+        (("gateway_mode_ipv4", "nat"), &["opened", "routed"], &["127.0.0.1"]),
+    ] {
+        let found = judged(&machine, &mut engine, &[option]);
+        assert_eq!(found, Some([lists(gone), lists(holding)]), "{option:?}");
+    }
+}
+
+/// Killed before it had ended the flows that it forbade, the agent ends them when it starts.
+#[test]
+fn a_start_looks_through_the_flows_of_every_network() {
+    let (machine, mut engine) = started(with_busy_network);
+    create(&mut engine, network(DB, "db", "10.2.0.0/24")).unwrap();
+    drop(engine);
+    let looks = machine.host.admissions().len();
+    let _engine = machine.engine();
+    let admissions = machine.host.admissions().split_off(looks).concat();
+    let bridges: Vec<_> = admissions.iter().map(|known| known.containers.len()).collect();
+    assert_eq!(bridges.iter().sum::<usize>(), 2, "{admissions:?}");
+    assert_eq!(admissions.len(), 2);
+    assert!(admissions.iter().all(|known| known.occasion == Occasion::Start));
+}
+
+/// Elements that a crash left are taken away at the next start, and the flows by them end.
+#[test]
+fn a_start_ends_what_came_in_by_elements_that_it_removes() {
+    let (machine, mut engine) = started(with_busy_network);
+    let start = machine.log.len();
+    update(&mut engine, WEB, &[("gateway_mode_ipv4", "routed")]).unwrap();
+    let is_element = |op: &&Op| matches!(op.object(), Object::Element(_));
+    let at = start + machine.log.since(start).iter().position(|op| is_element(&op)).unwrap();
+
+    let machine = Machine::new();
+    let fault = Fault::Crash { at, when: When::Before };
+    let crashed = machine.survives(|| {
+        let mut engine = machine.start(fault).unwrap();
+        with_busy_network(&mut engine, &machine.host);
+        update(&mut engine, WEB, &[("gateway_mode_ipv4", "routed")])
+    });
+    assert!(crashed.is_none());
+    let _engine = machine.engine();
+    let admissions = machine.host.admissions().concat();
+    let gone = &admissions.last().unwrap().gone;
+    assert!(gone.iter().any(|element| element.set.is_port_map()), "{gone:?}");
+}
+
+/// The record of a network is on disk before those of its endpoints.
+#[test]
+fn a_crash_between_network_and_endpoints_is_finished_by_the_next_start() {
+    for options in [
+        &[("gateway_mode_ipv4", "routed")][..],
+        &[("host_binding_ipv4", "127.0.0.1")],
+        &[("gateway_mode_ipv4", "nat-unprotected"), ("host_binding_ipv4", "192.0.2.1")],
+    ] {
+        let (machine, mut engine) = started(with_busy_network);
         update(&mut engine, WEB, options).unwrap();
-        assert_eq!(machine.host.narrowed().len(), at + 1, "{options:?}");
+        let (expected, ports) = (engine.intent().clone(), published(&engine));
+        let listing = machine.host.listing();
+        let changed = expected.network(WEB).unwrap().clone();
+        drop(engine);
+
+        let (machine, engine) = started(with_busy_network);
+        drop(engine);
+        machine.store(&[Change::PutNetwork(Box::new(changed))]);
+        let mut engine = machine.engine();
+        assert_eq!(published(&engine), ports, "{options:?}");
+        assert_eq!(engine.intent(), &expected, "{options:?}");
+        assert_eq!(machine.host.listing(), listing, "{options:?}");
+        assert_eq!(engine.status().unwrap().drift, Vec::<String>::new());
+        assert_eq!(engine.status().unwrap().problems, vec![]);
+        assert_eq!(machine.stored().intent, expected, "{options:?}");
     }
 }
 

@@ -6,6 +6,7 @@
     reason = "test code: a failed step should panic"
 )]
 
+mod admission;
 mod rules;
 mod worlds;
 

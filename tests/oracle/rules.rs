@@ -212,6 +212,7 @@ impl<'w> Rules<'w> {
             Match::New => packet.state == State::New,
             Match::Dnat => translated,
             Match::NotDnat => !translated,
+            Match::Ended(_) => packet.ended,
         }
     }
 

@@ -11,6 +11,7 @@ use netagent::model::{
     GatewayMode, HostAddress, Icc, Ipam, LinkName, MacAddr, Masquerade, Mtu, NetworkId,
     NetworkSpec, Origin, PortRange, PortRequest, Protocol, Published, Reach, Subnet, Uplink,
 };
+use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -259,9 +260,9 @@ fn endpoints(
 fn facts() -> impl Strategy<Value = Facts> {
     let forwards = (any::<bool>(), option::of(any::<bool>()));
     let uplinks = vec((any::<bool>(), any::<bool>(), forwards), 3);
-    let ipv6 = proptest::bool::weighted(0.9);
+    let ipv6 = weighted(0.9);
     let routers = (any::<bool>(), any::<bool>());
-    let facts = (routers, ipv6, proptest::bool::weighted(0.2), uplinks);
+    let facts = (routers, ipv6, weighted(0.2), uplinks);
     facts.prop_map(|((router, router_v6), ipv6, bridged_v6_filtered, uplinks)| {
         let there = LINKS.iter().zip(uplinks).filter(|(_, (there, ..))| *there);
         let uplinks = there.map(|(name, (_, default_route, (forwarding_v4, forwarding_v6)))| {
@@ -347,10 +348,16 @@ fn load() -> impl Strategy<Value = Load> {
 
 pub fn packet() -> impl Strategy<Value = Packet> {
     let state = select(vec![State::New, State::New, State::New, State::Known, State::Invalid]);
-    let links = (some_link(), some_link(), proptest::bool::weighted(0.2));
-    let flags = (proptest::bool::weighted(0.7), proptest::bool::weighted(0.2));
+    let links = (some_link(), some_link(), weighted(0.2));
+    let flags = (weighted(0.7), weighted(0.2), weighted(0.05));
     (links, addresses(), flags, load(), state).prop_map(
-        |((from, to, back), (source, destination), (as_looks, translated), carries, state)| {
+        |(
+            (from, to, back),
+            (source, destination),
+            (as_looks, translated, ended),
+            carries,
+            state,
+        )| {
             // Random links are seldom the same, and neighbours' packets matter.
             let to = if back && to.is_some() { from.clone() } else { to };
             // Any address may be this host's; most often those are that look like it.
@@ -358,7 +365,17 @@ pub fn packet() -> impl Strategy<Value = Packet> {
                 || destination == IpAddr::V6(HOST_V6)
                 || destination.is_loopback();
             let to_this_host = looks == as_looks;
-            Packet { from, to, source, destination, to_this_host, carries, state, translated }
+            Packet {
+                from,
+                to,
+                source,
+                destination,
+                to_this_host,
+                carries,
+                state,
+                translated,
+                ended,
+            }
         },
     )
 }

@@ -44,6 +44,8 @@ const META_OUT_KIND: u32 = 27;
 const CT_STATE: u32 = 0;
 /// NFT_CT_STATUS.
 const CT_STATUS: u32 = 2;
+/// NFT_CT_MARK.
+const CT_MARK: u32 = 3;
 /// NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED (uapi linux/netfilter/nf_conntrack_common.h).
 const STATE_ESTABLISHED_RELATED: u32 = 1 << 1 | 1 << 2;
 /// NF_CT_STATE_BIT of IP_CT_NEW.
@@ -179,6 +181,10 @@ impl Expressions<'_> {
             // `ct status != dnat` as nft reads it would compare the whole status with the bit;
             // this is `ct status ! dnat`, the bit alone.
             Match::NotDnat => self.conntrack(CT_STATUS, STATUS_DNAT, Compare::Equal),
+            Match::Ended(mark) => {
+                self.load_conntrack(CT_MARK);
+                self.compare(Compare::Equal, &mark.ended().to_ne_bytes());
+            }
         }
     }
 
@@ -298,11 +304,15 @@ impl Expressions<'_> {
         self.compare(Compare::Equal, &octets(net.network()));
     }
 
-    fn conntrack(&mut self, key: u32, bits: u32, with_zero: Compare) {
+    fn load_conntrack(&mut self, key: u32) {
         self.put("ct", |writer| {
             writer.number(1, FIRST_REGISTER); // NFTA_CT_DREG
             writer.number(2, key); // NFTA_CT_KEY
         });
+    }
+
+    fn conntrack(&mut self, key: u32, bits: u32, with_zero: Compare) {
+        self.load_conntrack(key);
         self.bitwise(&bits.to_ne_bytes(), &[0; 4]);
         self.compare(with_zero, &[0; 4]);
     }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::{Fake, Host};
-use crate::kernel::{Announcement, Narrowed};
+use crate::firewall::admission::Admission;
+use crate::kernel::Announcement;
 use crate::model::{Facts, LinkName, Protocol};
 use crate::object::{Hold, Netns, Object, ObjectKey};
 
@@ -50,9 +51,9 @@ impl Fake {
         self.host().announced.clone()
     }
 
-    /// Networks whose flows were looked through, oldest first.
-    pub fn narrowed(&self) -> Vec<Narrowed> {
-        self.host().narrowed.clone()
+    /// What flows were looked through for, oldest first.
+    pub fn admissions(&self) -> Vec<Vec<Admission>> {
+        self.host().admissions.clone()
     }
 
     /// The kernel has no SCTP sockets.

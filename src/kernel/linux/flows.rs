@@ -2,13 +2,17 @@
 //!
 //! Connection tracking decides where a flow goes at its first packet and remembers it for as long
 //! as packets come. A client that never pauses would for ever reach the container that had the port
-//! before, or nobody, had it asked too early. TCP needs none of this: its connections end.
+//! before, or nobody, had it asked too early. TCP needs none of this here: its connections end, and
+//! where an update of a network forbids them, it ends them ([`crate::firewall::admission`], which
+//! [`Flows::judge`] asks).
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use super::socket::Socket;
+use nix::errno::Errno;
+
+use super::socket::{Message, Socket};
 use super::wire::Wire;
 use crate::firewall::model::Value;
 use crate::firewall::nftables::wire::{ACK, DUMP, Writer, family_number, find};
@@ -17,17 +21,21 @@ use crate::model::{Family, Protocol};
 use crate::object::{Element, Object, Op};
 
 /// NETLINK_NETFILTER (uapi linux/netlink.h).
-pub(super) const NETLINK_NETFILTER: isize = 12;
+const NETLINK_NETFILTER: isize = 12;
 /// NFNL_SUBSYS_CTNETLINK with IPCTNL_MSG_CT_GET (uapi linux/netfilter/nfnetlink_conntrack.h).
-pub(super) const GET: u16 = 1 << 8 | 1;
+const GET: u16 = 1 << 8 | 1;
 /// The same with IPCTNL_MSG_CT_DELETE.
-pub(super) const DELETE: u16 = 1 << 8 | 2;
+const DELETE: u16 = 1 << 8 | 2;
+/// The same with IPCTNL_MSG_CT_NEW: without NLM_F_CREATE it changes a flow that is there.
+const CHANGE: u16 = 1 << 8;
 /// CTA_TUPLE_ORIG: what the first packet had.
 pub(super) const ORIGINAL: u16 = 1;
 /// CTA_TUPLE_REPLY: what answers have.
 pub(super) const REPLY: u16 = 2;
+/// CTA_MARK: the connection's mark, big endian.
+pub(super) const MARK: u16 = 8;
 /// CTA_ID: tells a flow from a later one with the same tuple.
-pub(super) const ID: u16 = 12;
+const ID: u16 = 12;
 /// CTA_FILTER, since Linux 5.8.
 const FILTER: u16 = 25;
 /// CTA_FILTER_ORIG_FLAGS.
@@ -80,51 +88,94 @@ impl Flows {
         published: &[&Published],
         is_local: &dyn Fn(IpAddr) -> bool,
     ) -> Result<(), KernelError> {
-        let failed = |error: io::Error| {
-            KernelError::new(error.raw_os_error().unwrap_or(0), "connection tracking")
+        let flows = self.dump(family, only_udp)?;
+        let decided =
+            |flow: &&Message| published.iter().any(|port| port.decides(attributes(flow), is_local));
+        let decided = flows.iter().filter(decided).map(|flow| (flow, Edit::Forget));
+        self.edit(family, &decided.collect::<Vec<_>>())
+    }
+
+    fn socket(&mut self) -> Result<&mut Socket, KernelError> {
+        let socket = match self.0.take() {
+            Some(socket) => socket,
+            None => Socket::open(NETLINK_NETFILTER).map_err(failed)?,
         };
-        if self.0.is_none() {
-            self.0 = Some(Socket::open(NETLINK_NETFILTER).map_err(failed)?);
-        }
-        let Some(socket) = self.0.as_mut() else { return Ok(()) };
+        Ok(self.0.insert(socket))
+    }
+
+    /// All flows of a family that the filter lets through.
+    pub(super) fn dump(
+        &mut self,
+        family: Family,
+        filter: impl FnOnce(&mut Writer),
+    ) -> Result<Vec<Message>, KernelError> {
+        let socket = self.socket()?;
         let sequence = socket.next_sequence();
-        let flows = socket.dump(&dump_of_udp(family, sequence), sequence).map_err(failed)??;
+        let mut request = Writer::default();
+        request.raw_message(GET, DUMP, sequence, (family_number(family), 0), filter);
+        socket.dump(&request.into_bytes(), sequence).map_err(failed)?
+    }
+
+    /// Changes flows as they were dumped; one that has ended by itself is no error.
+    pub(super) fn edit(
+        &mut self,
+        family: Family,
+        edits: &[(&Message, Edit)],
+    ) -> Result<(), KernelError> {
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let socket = self.socket()?;
         let (mut batch, mut sequences) = (Writer::default(), Vec::new());
-        for flow in &flows {
-            let attributes = flow.payload.get(4..).unwrap_or_default();
-            if !published.iter().any(|published| published.decides(attributes, is_local)) {
-                continue;
-            }
+        for (flow, edit) in edits {
             let sequence = socket.next_sequence();
-            batch.raw_message(DELETE, ACK, sequence, (family_number(family), 0), |message| {
-                let original = find(attributes, ORIGINAL).unwrap_or_default();
-                message.bytes(ORIGINAL | NESTED, original);
-                message.bytes(ID, find(attributes, ID).unwrap_or_default());
+            let kind = match edit {
+                Edit::Forget => DELETE,
+                Edit::Mark(_) => CHANGE,
+            };
+            batch.raw_message(kind, ACK, sequence, (family_number(family), 0), |message| {
+                let attribute = |kind| find(attributes(flow), kind).unwrap_or_default();
+                message.bytes(ORIGINAL | NESTED, attribute(ORIGINAL));
+                match edit {
+                    Edit::Forget => message.bytes(ID, attribute(ID)),
+                    Edit::Mark(mark) => message.bytes(MARK, &mark.to_be_bytes()),
+                }
             });
             sequences.push(sequence);
         }
-        if !sequences.is_empty() {
-            // ENOENT: it ended by itself.
-            socket.exchange(&batch.into_bytes(), &sequences).map_err(failed)?;
-        }
-        Ok(())
+        let acks = socket.exchange(&batch.into_bytes(), &sequences).map_err(failed)?;
+        let gone = |error: &KernelError| error.errno == Errno::ENOENT as i32;
+        let mut refusals = acks.into_iter().filter_map(|ack| ack.result.err());
+        refusals.find(|error| !gone(error)).map_or(Ok(()), Err)
     }
 }
 
-/// NLA_F_NESTED.
-pub(super) const NESTED: u16 = 0x8000;
+/// What is done to a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Edit {
+    /// Connection tracking loses it.
+    Forget,
+    /// It gets this mark.
+    Mark(u32),
+}
 
-fn dump_of_udp(family: Family, sequence: u32) -> Vec<u8> {
-    let mut request = Writer::default();
-    request.raw_message(GET, DUMP, sequence, (family_number(family), 0), |message| {
-        message.nested(ORIGINAL, |tuple| {
-            tuple.nested(TUPLE_PROTOCOL, |protocol| protocol.bytes(1, &[Protocol::Udp.number()]));
-        });
-        message.nested(FILTER, |filter| {
-            filter.bytes(FILTER_ORIGINAL, &BY_PROTOCOL.to_ne_bytes());
-        });
+fn failed(error: io::Error) -> KernelError {
+    KernelError::new(error.raw_os_error().unwrap_or(0), "connection tracking")
+}
+
+/// The attributes of a dumped flow, behind struct nfgenmsg.
+pub(super) fn attributes(flow: &Message) -> &[u8] {
+    flow.payload.get(4..).unwrap_or_default()
+}
+
+/// NLA_F_NESTED.
+const NESTED: u16 = 0x8000;
+
+fn only_udp(message: &mut Writer) {
+    message.nested(ORIGINAL, |tuple| {
+        tuple.nested(TUPLE_PROTOCOL, |protocol| protocol.bytes(1, &[Protocol::Udp.number()]));
     });
-    request.into_bytes()
+    message.nested(FILTER, |filter| filter.bytes(FILTER_ORIGINAL, &BY_PROTOCOL.to_ne_bytes()));
 }
 
 /// A published UDP port that came or went.

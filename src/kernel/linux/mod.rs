@@ -26,7 +26,8 @@ pub mod wire;
 
 use std::path::Path;
 
-use crate::kernel::{Announcement, Kernel, KernelError, Narrowed, Outcome, Scope};
+use crate::firewall::admission::Admission;
+use crate::kernel::{Announcement, Kernel, KernelError, Outcome, Scope};
 use crate::model::{Facts, LinkName, Mark, SandboxId};
 use crate::object::{Hold, Link, LinkKind, Netns, Object, Op};
 use crate::plan::Observed;
@@ -159,8 +160,9 @@ impl Kernel for Linux {
         self.announcer.announce(&mut self.wire, announcement);
     }
 
-    fn end_flows(&mut self, narrowed: &Narrowed) {
-        if let Err(error) = narrow::end_flows(&mut self.wire, narrowed) {
+    fn judge_flows(&mut self, admissions: &[Admission]) {
+        let Self { options, wire, flows, .. } = self;
+        if let Err(error) = flows.judge(wire, options.mark, admissions) {
             tracing::warn!(%error, "flows that are not allowed any more were not ended");
         }
     }
