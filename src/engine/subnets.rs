@@ -37,15 +37,15 @@ impl Engine {
         if request.origin == Origin::Docker {
             check_one_of_each(&asked)?;
         }
+        let skips = driver::gateway_skips(&request.driver, &request.options, request.reach)?;
+        let dockerd = request.origin == Origin::Docker || request.ipam == Ipam::Dockerd;
         for (at, subnet) in asked.iter().enumerate() {
-            check_room(subnet)?;
+            check_room(subnet, !dockerd && !skips.has(Family::of_net(subnet.pool)))?;
             let earlier = asked.get(..at).unwrap_or_default();
             self.check_subnet(subnet, earlier, adopted.as_ref())?;
         }
         match (request.origin, request.ipam) {
             (Origin::Netagent, Ipam::Netagent) => {
-                let skips =
-                    driver::gateway_skips(&request.driver, &request.options, request.reach)?;
                 let reserve = |subnet: SubnetRequest| {
                     let skip = skips.has(Family::of_net(subnet.pool));
                     self.reserve(subnet, skip)
@@ -66,8 +66,9 @@ impl Engine {
         if let Some(bridge) = adopted {
             asked.iter_mut().for_each(|subnet| use_addresses(subnet, bridge));
         }
+        let skips = driver::gateway_skips_of(network)?;
         for (at, subnet) in asked.iter().enumerate() {
-            check_room(subnet)?;
+            check_room(subnet, !skips.has(Family::of_net(subnet.pool)))?;
             self.check_subnet(subnet, asked.get(..at).unwrap_or_default(), adopted)?;
         }
         Ok(())
@@ -277,22 +278,36 @@ fn check_one_of_each(subnets: &[SubnetRequest]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a subnet whose named gateway and reserved addresses leave none for an endpoint.
-fn check_room(subnet: &SubnetRequest) -> Result<()> {
-    let SubnetRequest { pool, gateway, aux, .. } = subnet;
-    let named: BTreeSet<IpAddr> = gateway.iter().chain(aux.values()).copied().collect();
-    let hosts = match pool {
-        IpNet::V4(net) => net.hosts().take(named.len() + 1).count(),
-        IpNet::V6(net) => net.hosts().take(named.len() + 1).count(),
+/// Refuses a subnet whose gateway and reserved addresses leave none for an endpoint. A gateway that
+/// nobody named is the first free address, unless none is needed.
+fn check_room(subnet: &SubnetRequest, needs_gateway: bool) -> Result<()> {
+    let SubnetRequest { pool, gateway, aux, range } = subnet;
+    let mut used: BTreeSet<IpAddr> = gateway.iter().chain(aux.values()).copied().collect();
+    // As many as may be used, and one for the endpoint.
+    let first = |net: &IpNet, used: &BTreeSet<IpAddr>| {
+        addresses(net).take(used.len() + 1).find(|address| !used.contains(address))
     };
-    if hosts > named.len() {
+    if gateway.is_none() && needs_gateway {
+        used.extend(first(pool, &used));
+    }
+    let dynamic = range.as_ref().unwrap_or(pool);
+    let usable = |address: &IpAddr| !used.contains(address) && !is_edge(pool, *address);
+    if addresses(dynamic).take(used.len() + 3).any(|address| usable(&address)) {
         return Ok(());
     }
     Err(Error::usage(
         format!("subnet {pool}"),
         "its gateway and auxiliary addresses leave no address for an endpoint",
     )
-    .advise("choose a larger subnet"))
+    .advise("choose a larger subnet, or a larger --ip-range"))
+}
+
+/// Addresses that hosts can have in a net taken by itself.
+fn addresses(net: &IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
+    match net {
+        IpNet::V4(net) => Box::new(net.hosts().map(IpAddr::V4)),
+        IpNet::V6(net) => Box::new(net.hosts().map(IpAddr::V6)),
+    }
 }
 
 /// Whether two nets share an address: then one contains the other.

@@ -21,4 +21,4 @@ pub use spec::{
     GatewayMode, HostAddress, Icc, Ipam, Masquerade, Naming, NetworkSpec, Origin, PortRange,
     PortRequest, Protocol, Published, Reach, SandboxId, Subnet,
 };
-pub use units::{Family, MacAddr, Mark, Mtu};
+pub use units::{Family, MacAddr, Mark, Mtu, unfit_for_host};

@@ -32,12 +32,15 @@ impl FromStr for LinkName {
             ));
         }
         let valid =
-            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%' | b'"');
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%' | b'"' | b'*');
         if text == "." || text == ".." || !text.bytes().all(valid) {
             return Err(format!(
                 "link name \"{shown}\" has a character the kernel or the shell cannot take: \
                  use letters, digits, '-', '_' and '.'"
             ));
+        }
+        if matches!(text, "all" | "default") {
+            return Err(format!("link name \"{text}\" is one the kernel keeps for its settings"));
         }
         Ok(Self(text.to_owned()))
     }

@@ -176,6 +176,22 @@ mod tests {
     }
 }
 
+/// Why an address is none that a host can have for itself on any of its links; loopback and
+/// "every address" are.
+pub fn unfit_for_host(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(v4) if v4.is_multicast() || v4.is_broadcast() => Some("no host has it alone"),
+        IpAddr::V6(v6) if v6.is_multicast() => Some("no host has it alone"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Some("a link-local address is one of a link, not of the host")
+        }
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Some("it is an IPv4 address in the clothes of IPv6: write it as IPv4")
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
 /// An IP family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {

@@ -155,9 +155,7 @@ fn two_hundred_ports_cost_a_socket_each_and_one_program_and_one_relay_together()
     assert!(others <= 8, "{others} more descriptors");
     assert_eq!(relay_threads(&lab), usize::from(relay));
     lab.detach("web", &web);
-    until("the relay ends", Duration::from_secs(5), || {
-        (relay_threads(&lab) == 0).then_some(())
-    });
+    until("the relay ends", Duration::from_secs(5), || (relay_threads(&lab) == 0).then_some(()));
     assert_eq!(held(&lab), 0);
 }
 

@@ -352,8 +352,10 @@ fn flows_are_looked_through_where_other_packets_are_let_in_than_before() {
         (("trusted_host_interfaces", "lan0"), &[], &["127.0.0.1", "any", "opened", "trusted"]),
         (("trusted_host_interfaces", ""), &["opened", "trusted"], &["127.0.0.1", "any"]),
         (("host_binding_ipv4", "127.0.0.1"), &["any"], &["127.0.0.1"]),
-        (("gateway_mode_ipv4", "routed"), &["127.0.0.1"], &["opened", "routed"]),
-        (("gateway_mode_ipv4", "nat"), &["opened", "routed"], &["127.0.0.1"]),
+        // What is published on the host's loopback is opened to nobody.
+        (("gateway_mode_ipv4", "routed"), &["127.0.0.1"], &["routed"]),
+        (("host_binding_ipv4", ""), &[], &["opened", "routed"]),
+        (("gateway_mode_ipv4", "nat"), &["opened", "routed"], &["127.0.0.1", "any"]),
     ] {
         let found = judged(&machine, &mut engine, &[option]);
         assert_eq!(found, Some([lists(gone), lists(holding)]), "{option:?}");

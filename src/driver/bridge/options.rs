@@ -14,6 +14,7 @@ use crate::driver::options::{OptionRow, check_known};
 use crate::model::{
     Announce, BridgeOwner, BridgeSpec, Error, Facts, ForeignBridge, GatewayAddress, GatewayMode,
     HostAddress, Icc, LinkName, Masquerade, Mtu, NetworkId, NetworkSpec, Reach, Result, Subnet,
+    unfit_for_host,
 };
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -177,8 +178,8 @@ pub fn settings(
             true => Masquerade::On,
             false => Masquerade::Off,
         },
-        source_v4: options.address::<Ipv4Addr>(SOURCE_V4, "an IPv4 address")?,
-        source_v6: options.address::<Ipv6Addr>(SOURCE_V6, "an IPv6 address")?,
+        source_v4: sendable(SOURCE_V4, options.address::<Ipv4Addr>(SOURCE_V4, "an IPv4 address")?)?,
+        source_v6: sendable(SOURCE_V6, options.address::<Ipv6Addr>(SOURCE_V6, "an IPv6 address")?)?,
         mode_v4: mode(&options, MODE_V4, reach)?,
         mode_v6: mode(&options, MODE_V6, reach)?,
         gateway_v4: match options.flag(INHIBIT_V4, false)? {
@@ -248,6 +249,18 @@ pub fn changed(
     Ok((BridgeSpec { bridge: name, owner, mtu, kept, ..settings }, options))
 }
 
+/// An address that packets can leave the host with.
+fn sendable<A: Copy + Into<IpAddr>>(key: &str, address: Option<A>) -> Result<Option<A>> {
+    if let Some(ip) = address.map(Into::into) {
+        let alone = ip.is_loopback() || ip.is_unspecified();
+        let why = unfit_for_host(ip).or(alone.then_some("packets with it do not leave a host"));
+        if let Some(why) = why {
+            return Err(refuse(key, format!("{ip}: {why}")));
+        }
+    }
+    Ok(address)
+}
+
 fn mode(options: &Options<'_>, key: &str, reach: Reach) -> Result<GatewayMode> {
     let mode = options.parsed(key)?.unwrap_or(GatewayMode::Nat);
     if mode == GatewayMode::Isolated && reach == Reach::External {
@@ -283,7 +296,10 @@ fn host_binding(options: &Options<'_>) -> Result<HostAddress> {
     Ok(match options.address::<IpAddr>(HOST_BINDING, "an IP address")? {
         None => HostAddress::Any,
         Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => HostAddress::Any,
-        Some(address) => HostAddress::At(address),
+        Some(address) => match unfit_for_host(address) {
+            Some(why) => return Err(refuse(HOST_BINDING, format!("{address}: {why}"))),
+            None => HostAddress::At(address),
+        },
     })
 }
 
@@ -398,6 +414,18 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_announced_unless_the_user_says_not_once() {
+        for (key, value, announce) in [
+            (ANNOUNCE_COUNT, "0", Announce::Never),
+            (ANNOUNCE_COUNT, "1", Announce::Once),
+            (ANNOUNCE_COUNT, "", Announce::Once),
+            (ANNOUNCE_INTERVAL, "100", Announce::Once),
+        ] {
+            assert_eq!(with(key, value).unwrap().announce, announce, "{key}={value}");
+        }
+    }
+
+    #[test]
     fn bad_values_are_refused_by_name() {
         for (key, value) in [
             (ENABLE_ICC, "yes"),
@@ -409,6 +437,14 @@ mod tests {
             (TRUSTED, "eth0:a/b"),
             (SOURCE_V4, "::1"),
             (SOURCE_V6, "10.0.0.1"),
+            (SOURCE_V4, "127.0.0.1"),
+            (SOURCE_V4, "0.0.0.0"),
+            (SOURCE_V4, "224.1.1.1"),
+            (SOURCE_V6, "::1"),
+            (SOURCE_V6, "fe80::1"),
+            (SOURCE_V6, "::ffff:1.2.3.4"),
+            (HOST_BINDING, "255.255.255.255"),
+            (HOST_BINDING, "ff02::1"),
             (ANNOUNCE_COUNT, "4"),
             (ANNOUNCE_INTERVAL, "99"),
             (DEFAULT_BRIDGE, "true"),

@@ -7,7 +7,7 @@ use super::index::PortIndex;
 use crate::driver;
 use crate::model::{
     EndpointId, EndpointSpec, Error, Family, HostAddress, NetworkSpec, PortRange, PortRequest,
-    Protocol, Published, Result,
+    Protocol, Published, Result, unfit_for_host,
 };
 
 /// What has been found taken on the host while choosing.
@@ -100,15 +100,10 @@ fn binding(
 
 /// Refuses what no port can be bound to.
 fn check_host(address: IpAddr) -> Result<()> {
-    let why = match address {
-        IpAddr::V4(v4) if v4.is_multicast() || v4.is_broadcast() => "no port can be bound to it",
-        IpAddr::V6(v6) if v6.is_multicast() => "no port can be bound to it",
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            "a link-local address is one of a link, not of the host"
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => return Ok(()),
-    };
-    Err(Error::usage(format!("host address {address}"), why))
+    match unfit_for_host(address) {
+        Some(why) => Err(Error::usage(format!("host address {address}"), why)),
+        None => Ok(()),
+    }
 }
 
 /// The single ports chosen so far; asked once a port, so answered without going through them.
