@@ -303,6 +303,15 @@ impl Engine {
         network: &NetworkSpec,
         endpoint: &StoredEndpoint,
     ) -> Vec<Wanted> {
+        if self.nameless.contains(&endpoint.spec.id) {
+            // Nobody can enter it: as if dockerd had taken the link there.
+            let spec = EndpointSpec { attach: Attach::HandOff, ..endpoint.spec.clone() };
+            let phase = match endpoint.phase {
+                EndpointPhase::Creating | EndpointPhase::Ready => EndpointPhase::Joined,
+                joined => joined,
+            };
+            return driver::endpoint_objects(network, &spec, phase, &self.facts);
+        }
         driver::endpoint_objects(network, &endpoint.spec, endpoint.phase, &self.facts)
     }
 

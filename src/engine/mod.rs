@@ -237,6 +237,8 @@ pub struct Engine {
     /// What the host has for all networks together, as last made.
     host: Vec<Wanted>,
     ports: PortIndex,
+    /// Endpoints whose namespace lives, but not at its path any more.
+    nameless: BTreeSet<EndpointId>,
     /// Things of ours that nothing asks for, found by the last look at the host.
     orphans: Plan,
 }

@@ -49,6 +49,7 @@ impl Engine {
             siblings: BTreeMap::new(),
             host: Vec::new(),
             ports: PortIndex::default(),
+            nameless: BTreeSet::new(),
             orphans: Plan::default(),
         };
         engine.restore_pools()?;
@@ -95,7 +96,8 @@ impl Engine {
         }
     }
 
-    /// Endpoints whose namespace has ended, or whose path leads to another one by now.
+    /// Endpoints whose namespace has ended. A path that leads nowhere, or elsewhere by now, does not
+    /// tell: a namespace takes its links along, so one whose link is there lives without a name.
     pub(super) fn lost_sandboxes(&mut self) -> BTreeSet<EndpointId> {
         let sandboxed = self.intent.endpoints().filter_map(|known| match &known.spec.attach {
             Attach::Netns { path, id, .. } => Some((known.spec.id, path.clone(), *id)),
@@ -103,9 +105,21 @@ impl Engine {
         });
         let sandboxed: Vec<_> = sandboxed.collect();
         // What cannot be looked at is not taken for gone.
-        let lost =
-            sandboxed.into_iter().filter(|(_, path, id)| self.is_lost(path, *id).unwrap_or(false));
-        lost.map(|(endpoint, ..)| endpoint).collect()
+        let unfound: BTreeSet<EndpointId> = sandboxed
+            .into_iter()
+            .filter(|(_, path, id)| self.is_lost(path, *id).unwrap_or(false))
+            .map(|(endpoint, ..)| endpoint)
+            .collect();
+        self.nameless.clear();
+        if unfound.is_empty() {
+            return unfound;
+        }
+        let keys = unfound.iter().map(|id| driver::host_end(*id)).collect();
+        let seen = self.kernel.observe(&Scope::Keys(keys)).unwrap_or_default();
+        let (nameless, lost) =
+            unfound.into_iter().partition(|id| seen.contains_key(&driver::host_end(*id)));
+        self.nameless = nameless;
+        lost
     }
 
     /// Logs what the look before this one had not found.
@@ -233,6 +247,16 @@ impl Engine {
             ));
         }
         problems.extend(self.bridge_problems());
+        for endpoint in self.nameless.iter().filter_map(|id| self.intent.endpoint(*id)) {
+            let Attach::Netns { path, .. } = &endpoint.spec.attach else { continue };
+            problems.push(Problem::new(
+                format!("endpoint \"{}\"", endpoint.spec.label()),
+                format!(
+                    "its namespace lives, but not at {} any more: what is inside is left as it is",
+                    path.display()
+                ),
+            ));
+        }
         for endpoint in lost.iter().filter_map(|id| self.intent.endpoint(*id)) {
             let network = self.intent.network(endpoint.spec.network);
             let network = network.map_or_else(|| "?".into(), |network| network.spec.label());

@@ -527,3 +527,31 @@ fn a_port_on_an_address_that_nobody_can_bind_is_refused() {
     let error = engine.publish(WEB, ONE, &[on]).unwrap_err();
     assert!(error.to_string().contains("224.0.0.1"), "{error}");
 }
+
+/// `ip netns del` takes the name away, not the namespace, as long as a process is in it.
+#[test]
+fn a_namespace_that_only_lost_its_name_keeps_its_link_and_its_ports() {
+    let machine = Machine::new();
+    machine.host.add_namespace(SANDBOX);
+    let mut engine = machine.engine();
+    create(&mut engine, network(WEB, "web", "10.1.0.0/24")).unwrap();
+    engine.create_endpoint(sandboxed(ONE, WEB, vec![port(8080, 80)])).unwrap();
+    machine.host.forget_namespace(std::path::Path::new(SANDBOX));
+    let before = machine.host.listing();
+    for _ in 0..2 {
+        engine.reconcile().unwrap();
+        let status = engine.status().unwrap();
+        let problems: Vec<&str> = status.problems.iter().map(|problem| &*problem.text).collect();
+        assert!(
+            matches!(&problems[..], [one] if one.contains("lives, but not at")),
+            "{problems:?}"
+        );
+        assert_eq!(status.drift, Vec::<String>::new());
+        assert!(engine.collect_garbage(Mode::Apply).unwrap().steps.is_empty());
+        assert_eq!(machine.host.listing(), before);
+        drop(engine);
+        engine = machine.engine();
+    }
+    engine.delete_endpoint(WEB, ONE).unwrap();
+    assert!(!machine.host.listing().contains("nae-"), "{}", machine.host.listing());
+}

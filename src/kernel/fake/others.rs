@@ -61,6 +61,11 @@ impl Fake {
         self.host().sctp = false;
     }
 
+    /// A sandbox loses its name; it lives on.
+    pub fn forget_namespace(&self, path: &std::path::Path) {
+        self.host().namespaces.remove(path);
+    }
+
     /// The other end of this veth is in a namespace that nobody finds.
     pub fn hide_other_end(&self, link: &LinkName) {
         self.host().hidden.insert(link.clone());
