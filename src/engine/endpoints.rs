@@ -308,7 +308,9 @@ impl Engine {
             let spec = EndpointSpec { attach: Attach::HandOff, ..endpoint.spec.clone() };
             let phase = match endpoint.phase {
                 EndpointPhase::Creating | EndpointPhase::Ready => EndpointPhase::Joined,
-                joined => joined,
+                joined @ (EndpointPhase::Joined
+                | EndpointPhase::Leaving
+                | EndpointPhase::Deleting) => joined,
             };
             return driver::endpoint_objects(network, &spec, phase, &self.facts);
         }

@@ -61,9 +61,11 @@ impl Fake {
         self.host().sctp = false;
     }
 
-    /// A sandbox loses its name; it lives on.
+    /// A sandbox loses its name; it lives on, and what is inside is not seen any more.
     pub fn forget_namespace(&self, path: &std::path::Path) {
-        self.host().namespaces.remove(path);
+        let mut host = self.host();
+        host.namespaces.remove(path);
+        host.things.retain(|key, _| key.netns != Netns::Path(path.to_owned()));
     }
 
     /// The other end of this veth is in a namespace that nobody finds.
