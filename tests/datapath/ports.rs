@@ -176,6 +176,11 @@ fn an_sctp_port_is_published_where_it_cannot_be_reserved_and_that_is_said_once()
     let log = fs::read_to_string(lab.log("agent")).unwrap();
     let said = log.matches("no SCTP sockets").count();
     assert_eq!(said, usize::from(!sctp), "{log}");
+    lab.sandbox("three");
+    let publish = ["network", "connect", "web", "three", "--publish", "2911:2911/sctp"];
+    let ran = lab.try_netagent(&publish);
+    assert!(ran.ok, "{ran:?}");
+    assert_eq!(ran.err.contains("port 2911/sctp: not reserved"), !sctp, "{ran:?}");
 }
 
 #[test]

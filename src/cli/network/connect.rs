@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::create::pair;
 use crate::api::client::Client;
-use crate::api::wire::AttachRequest;
+use crate::api::wire::{AttachRequest, Endpoint};
 use crate::cli::output::{Form, Output, json};
 use crate::model::{Error, Result};
 
@@ -63,10 +63,24 @@ pub(super) async fn connect(args: ConnectArgs, client: &Client, form: Form) -> R
         name: args.name.or_else(|| bare_name(&args.netns)),
     };
     let endpoint = client.attach(&args.network, &request).await?;
-    Ok(Output::new(match form {
+    let output = Output::new(match form {
         Form::Json => json(&endpoint)?,
         Form::Text => format!("{}\n", endpoint.endpoint_id),
-    }))
+    });
+    Ok(output.warn(unreserved(client, &endpoint).await, form))
+}
+
+/// SCTP ports that the kernel has no sockets for, so that another program can take them. They are
+/// published already: that they cannot be listed is no error of the connect.
+async fn unreserved(client: &Client, endpoint: &Endpoint) -> Vec<String> {
+    if !endpoint.ports.iter().any(|port| port.ends_with("/sctp")) {
+        return Vec::new();
+    }
+    let ports = client.ports().await.unwrap_or_default();
+    let noted = ports.iter().filter(|port| {
+        port.endpoint_id == endpoint.endpoint_id && port.protocol == "sctp" && !port.note.is_empty()
+    });
+    noted.map(|port| format!("port {}/sctp: {}", port.host_ports, port.note)).collect()
 }
 
 pub(super) async fn disconnect(
