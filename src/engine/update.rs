@@ -300,19 +300,10 @@ impl State {
     /// What may get in once the steps are done.
     fn admission(&self, occasion: Occasion, plan: &Plan) -> Admission {
         let gone = plan.steps.iter().filter_map(|step| match &step.op {
-            Op::Delete(Object::Element(element)) => Some(element),
-            Op::Create(_) | Op::Change { .. } | Op::Delete(_) => None,
+            Op::Delete(object) => object.element(),
+            Op::Create(_) | Op::Change { .. } => None,
         });
-        let holding = self.wanted.iter().filter_map(|wanted| match &wanted.object {
-            Object::Element(element) => Some(element),
-            Object::Table(_)
-            | Object::Link(_)
-            | Object::Sysctl(_)
-            | Object::Address(_)
-            | Object::Route(_)
-            | Object::Hold(_)
-            | Object::Accept(_) => None,
-        });
+        let holding = self.wanted.iter().filter_map(|wanted| wanted.object.element());
         let DriverSpec::Bridge(bridge) = &self.network.spec.driver;
         Admission {
             occasion,
@@ -363,16 +354,7 @@ fn changes(from: &State, to: &State, book: &AddressBook, old: &AddressBook) -> V
 
 /// Whether the steps change what may get into a network.
 fn changes_entry(plan: &Plan) -> bool {
-    plan.steps.iter().any(|step| match step.op.object() {
-        Object::Element(element) => lets_in(element),
-        Object::Table(_)
-        | Object::Link(_)
-        | Object::Sysctl(_)
-        | Object::Address(_)
-        | Object::Route(_)
-        | Object::Hold(_)
-        | Object::Accept(_) => false,
-    })
+    plan.steps.iter().filter_map(|step| step.op.object().element()).any(lets_in)
 }
 
 /// What dockerd keeps of its networks cannot be changed behind its back.

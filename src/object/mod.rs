@@ -266,6 +266,20 @@ impl Object {
         self == seen
     }
 
+    /// The element that it is, if it is one.
+    pub fn element(&self) -> Option<&Element> {
+        match self {
+            Self::Element(element) => Some(element),
+            Self::Table(_)
+            | Self::Link(_)
+            | Self::Sysctl(_)
+            | Self::Address(_)
+            | Self::Route(_)
+            | Self::Hold(_)
+            | Self::Accept(_) => None,
+        }
+    }
+
     /// The link this object is part of and vanishes with.
     pub fn carrier(&self) -> Option<(&Netns, &LinkName)> {
         match self {

@@ -179,6 +179,16 @@ fn with_an_easy_docker(machine: &Machine) -> Engine {
     engine
 }
 
+/// A container on a network with another prefix than dockerd's: its link is placed.
+fn with_a_placed_link(machine: &Machine) -> Engine {
+    let mut engine = with_an_easy_docker(machine);
+    create(&mut engine, prefixed("lan")).unwrap();
+    engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).unwrap();
+    machine.host.add_namespace(KEY);
+    join(&mut engine, ONE, KEY);
+    engine
+}
+
 #[test]
 fn a_prefix_takes_the_lowest_number_that_is_free_in_the_sandbox() {
     let machine = Machine::new();
@@ -282,11 +292,7 @@ fn a_placed_link_is_not_joined_to_another_sandbox_before_it_left() {
 #[test]
 fn a_sandbox_that_has_ended_is_never_plumbed_again_and_makes_a_ghost() {
     let machine = Machine::new();
-    let mut engine = with_an_easy_docker(&machine);
-    create(&mut engine, prefixed("lan")).unwrap();
-    engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).unwrap();
-    machine.host.add_namespace(KEY);
-    join(&mut engine, ONE, KEY);
+    let engine = with_a_placed_link(&machine);
     let link = ObjectKey {
         kind: Kind::Link,
         netns: Netns::Host,
@@ -313,11 +319,7 @@ fn a_sandbox_that_has_ended_is_never_plumbed_again_and_makes_a_ghost() {
 #[test]
 fn an_agent_that_starts_finds_placed_links_as_it_left_them() {
     let machine = Machine::new();
-    let mut engine = with_an_easy_docker(&machine);
-    create(&mut engine, prefixed("lan")).unwrap();
-    engine.create_endpoint(docker_endpoint(ONE, WEB, "172.18.0.2/16")).unwrap();
-    machine.host.add_namespace(KEY);
-    join(&mut engine, ONE, KEY);
+    let engine = with_a_placed_link(&machine);
     let before = (machine.host.listing(), engine.intent().clone());
     drop(engine);
     machine.host.process_ended();

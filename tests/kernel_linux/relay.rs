@@ -38,6 +38,25 @@ fn server(port: u16, who: &'static str) {
     });
 }
 
+/// Repeats every datagram.
+fn udp_server(port: u16) {
+    let socket = UdpSocket::bind((CONTAINER, port)).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 65_000];
+        while let Ok((size, from)) = socket.recv_from(&mut buffer) {
+            socket.send_to(buffer.get(..size).unwrap(), from).unwrap();
+        }
+    });
+}
+
+/// A client of the relayed port 5353, calling from `address`.
+fn udp_client(address: Ipv6Addr) -> UdpSocket {
+    let client = UdpSocket::bind((address, 0)).unwrap();
+    client.set_read_timeout(Some(PATIENCE / 10)).unwrap();
+    client.connect((Ipv6Addr::LOCALHOST, 5353)).unwrap();
+    client
+}
+
 /// What comes back for 20,000 bytes of `mark`; sent again where nothing does, as datagrams may get
 /// lost.
 fn echo(client: &UdpSocket, mark: u8) -> Vec<u8> {
@@ -177,21 +196,10 @@ tests! {
 
     fn datagrams_are_relayed_for_each_client_and_answered_from_loopback() {
         let mut kernel = with_container();
-        let container = UdpSocket::bind((CONTAINER, 53)).unwrap();
-        thread::spawn(move || {
-            let mut buffer = [0; 65_000];
-            while let Ok((size, from)) = container.recv_from(&mut buffer) {
-                container.send_to(&buffer[..size], from).unwrap();
-            }
-        });
+        udp_server(53);
         create(&mut kernel, &[relayed(Protocol::Udp, 5353, 5353, Some(53))]);
         // The third has another address of the host, and must hear from where it asked.
-        let clients = [Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST, CONTAINER].map(|address| {
-            let client = UdpSocket::bind((address, 0)).unwrap();
-            client.set_read_timeout(Some(PATIENCE / 10)).unwrap();
-            client.connect((Ipv6Addr::LOCALHOST, 5353)).unwrap();
-            client
-        });
+        let clients = [Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST, CONTAINER].map(udp_client);
         for round in 0..2_u8 {
             for (client, mark) in clients.iter().zip(round * 3..) {
                 assert_eq!(echo(client, mark), vec![mark; 20_000]);
@@ -201,20 +209,12 @@ tests! {
 
     fn datagrams_of_many_clients_do_not_meet() {
         let mut kernel = with_container();
-        let container = UdpSocket::bind((CONTAINER, 53)).unwrap();
-        thread::spawn(move || {
-            let mut buffer = [0; 65_000];
-            while let Ok((size, from)) = container.recv_from(&mut buffer) {
-                container.send_to(&buffer[..size], from).unwrap();
-            }
-        });
+        udp_server(53);
         create(&mut kernel, &[relayed(Protocol::Udp, 5353, 5353, Some(53))]);
         thread::scope(|scope| {
             for mark in 0..8_u8 {
                 scope.spawn(move || {
-                    let client = UdpSocket::bind("[::1]:0").unwrap();
-                    client.set_read_timeout(Some(PATIENCE / 10)).unwrap();
-                    client.connect((Ipv6Addr::LOCALHOST, 5353)).unwrap();
+                    let client = udp_client(Ipv6Addr::LOCALHOST);
                     for _ in 0..8 {
                         assert_eq!(echo(&client, mark), vec![mark; 20_000]);
                     }

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-use super::subnets::{Named, auxiliary, grouped};
+use super::subnets::{SubnetArgs, grouped};
 use crate::api::client::Client;
 use crate::api::filter::truth;
 use crate::api::wire::{CreateIpam, CreateNetwork};
@@ -24,18 +21,8 @@ pub struct CreateArgs {
     /// Driver option; `netagent help driver bridge` lists them
     #[arg(short = 'o', long = "opt", value_name = "KEY=VALUE", value_parser = pair)]
     options: Vec<(String, String)>,
-    /// Subnet in CIDR form; one of the default pools where none is given
-    #[arg(long, value_name = "CIDR")]
-    subnet: Vec<IpNet>,
-    /// Address of the host in a subnet, the containers' gateway
-    #[arg(long, value_name = "ADDRESS")]
-    gateway: Vec<IpAddr>,
-    /// Part of a subnet that addresses are given out from
-    #[arg(long, value_name = "CIDR")]
-    ip_range: Vec<IpNet>,
-    /// Address that is never given out
-    #[arg(long, value_name = "NAME=ADDRESS", value_parser = auxiliary)]
-    aux_address: Vec<(String, IpAddr)>,
+    #[command(flatten)]
+    pub(super) subnets: SubnetArgs,
     /// No way out: the network's containers and the host only
     #[arg(long, value_parser = go_bool, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", default_value = "false", hide_default_value = true,
@@ -66,16 +53,9 @@ pub struct CreateArgs {
     dry_run: bool,
 }
 
-impl CreateArgs {
-    pub(super) fn subnets(&self) -> Named<'_> {
-        let Self { subnet, gateway, ip_range, aux_address, .. } = self;
-        Named { subnet, gateway, ip_range, aux_address }
-    }
-}
-
 pub(super) async fn run(args: CreateArgs, client: &Client, form: Form) -> Result<Output> {
     let network = CreateNetwork {
-        ipam: CreateIpam { config: grouped(&args.subnets())? },
+        ipam: CreateIpam { config: grouped(&args.subnets)? },
         name: args.name,
         driver: args.driver,
         scope: args.scope,

@@ -9,17 +9,26 @@ use crate::api::wire::SubnetConfig;
 use crate::model::{Error, Result};
 
 /// The flags that name subnets and what belongs to them.
-pub(super) struct Named<'a> {
-    pub(super) subnet: &'a [IpNet],
-    pub(super) gateway: &'a [IpAddr],
-    pub(super) ip_range: &'a [IpNet],
-    pub(super) aux_address: &'a [(String, IpAddr)],
+#[derive(Debug, clap::Args)]
+pub(super) struct SubnetArgs {
+    /// Subnet in CIDR form; a new network gets one of the default pools where none is given
+    #[arg(long, value_name = "CIDR")]
+    subnet: Vec<IpNet>,
+    /// Address of the host in a subnet, the containers' gateway
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Vec<IpAddr>,
+    /// Part of a subnet that addresses are given out from
+    #[arg(long, value_name = "CIDR")]
+    ip_range: Vec<IpNet>,
+    /// Address that is never given out
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = auxiliary)]
+    aux_address: Vec<(String, IpAddr)>,
 }
 
 /// The subnets with what belongs to each.
-pub(super) fn grouped(named: &Named<'_>) -> Result<Vec<SubnetConfig>> {
+pub(super) fn grouped(named: &SubnetArgs) -> Result<Vec<SubnetConfig>> {
     let mut subnets: Vec<(IpNet, SubnetConfig)> = Vec::new();
-    for subnet in named.subnet {
+    for subnet in &named.subnet {
         let overlaps = |other: &IpNet| other.contains(subnet) || subnet.contains(other);
         if let Some((other, _)) = subnets.iter().find(|(other, _)| overlaps(other)) {
             return Err(Error::usage(
@@ -29,17 +38,17 @@ pub(super) fn grouped(named: &Named<'_>) -> Result<Vec<SubnetConfig>> {
         }
         subnets.push((*subnet, SubnetConfig { subnet: subnet.to_string(), ..Default::default() }));
     }
-    for range in named.ip_range {
+    for range in &named.ip_range {
         let found = subnets.iter_mut().find(|(subnet, _)| subnet.contains(range));
         let (subnet, config) = found.ok_or_else(|| unmatched("ip-range", range))?;
         once(*subnet, "ip-range", &mut config.ip_range, range.to_string())?;
     }
-    for gateway in named.gateway {
+    for gateway in &named.gateway {
         let found = subnets.iter_mut().find(|(subnet, _)| subnet.contains(gateway));
         let (subnet, config) = found.ok_or_else(|| unmatched("gateway", gateway))?;
         once(*subnet, "gateway", &mut config.gateway, gateway.to_string())?;
     }
-    for (name, address) in named.aux_address {
+    for (name, address) in &named.aux_address {
         let found = subnets.iter_mut().find(|(subnet, _)| subnet.contains(address));
         let (_, config) = found.ok_or_else(|| unmatched("aux-address", address))?;
         let taken = config.auxiliary_addresses.insert(name.clone(), address.to_string());
@@ -66,7 +75,7 @@ fn once(subnet: IpNet, flag: &str, slot: &mut String, value: String) -> Result<(
 }
 
 /// `NAME=ADDRESS`.
-pub(super) fn auxiliary(text: &str) -> std::result::Result<(String, IpAddr), String> {
+fn auxiliary(text: &str) -> std::result::Result<(String, IpAddr), String> {
     let (name, address) = text.split_once('=').ok_or("write it as NAME=ADDRESS")?;
     let address = address.parse().map_err(|_| format!("\"{address}\" is not an address"))?;
     Ok((name.to_owned(), address))
@@ -87,7 +96,7 @@ mod tests {
 
     fn group(line: &str) -> Result<Vec<SubnetConfig>> {
         let words = ["create"].into_iter().chain(line.split_whitespace()).chain(["web"]);
-        grouped(&Create::try_parse_from(words).unwrap().args.subnets())
+        grouped(&Create::try_parse_from(words).unwrap().args.subnets)
     }
 
     #[test]

@@ -1,11 +1,7 @@
 //! `network update`.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-
 use super::create::pair;
-use super::subnets::{Named, auxiliary, grouped};
+use super::subnets::{SubnetArgs, grouped};
 use crate::api::client::Client;
 use crate::api::wire::{CreateIpam, UpdateNetwork};
 use crate::cli::output::{Form, Output, json};
@@ -25,28 +21,16 @@ pub struct UpdateArgs {
     /// Label to remove
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
-    /// Further subnet in CIDR form
-    #[arg(long, value_name = "CIDR")]
-    subnet: Vec<IpNet>,
-    /// Address of the host in a further subnet, the containers' gateway
-    #[arg(long, value_name = "ADDRESS")]
-    gateway: Vec<IpAddr>,
-    /// Part of a further subnet that addresses are given out from
-    #[arg(long, value_name = "CIDR")]
-    ip_range: Vec<IpNet>,
-    /// Address of a further subnet that is never given out
-    #[arg(long, value_name = "NAME=ADDRESS", value_parser = auxiliary)]
-    aux_address: Vec<(String, IpAddr)>,
+    #[command(flatten)]
+    subnets: SubnetArgs,
     /// Print what would be changed, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) async fn run(args: UpdateArgs, client: &Client, form: Form) -> Result<Output> {
-    let UpdateArgs { subnet, gateway, ip_range, aux_address, .. } = &args;
-    let config = grouped(&Named { subnet, gateway, ip_range, aux_address })?;
     let change = UpdateNetwork {
-        ipam: CreateIpam { config },
+        ipam: CreateIpam { config: grouped(&args.subnets)? },
         options: args.options.into_iter().collect(),
         labels: args.label.into_iter().collect(),
         remove_labels: args.label_rm.into_iter().collect(),
